@@ -1,0 +1,31 @@
+"""The ``metro-t0`` command: one verb a file in this folder, each a thin layer over the library.
+
+A user's mistake (``ValueError`` from the library) is one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+app = typer.Typer(
+    name="metro-t0",
+    help="From raw text to a zero-shot text-to-text model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    try:
+        app()
+    except ValueError as error:
+        print(f"metro-t0: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Corpora, token blocks and the order in which training reads them."""

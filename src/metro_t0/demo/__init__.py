@@ -1,0 +1,1 @@
+"""The whole pipeline on a corpus that every Python installation carries."""

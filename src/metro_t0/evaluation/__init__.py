@@ -1,0 +1,1 @@
+"""Zero-shot ranking, its aggregation and the report page."""

@@ -1,0 +1,1 @@
+"""What a training step means: masking, METRO, span corruption, prompted."""

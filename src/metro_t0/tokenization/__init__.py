@@ -1,0 +1,1 @@
+"""The text normaliser, the tokenizer and its training."""

@@ -1,0 +1,27 @@
+"""Shared fixtures. METRO_T0_GOLDEN and METRO_T0_DATA name folders of outside cases; tests that need them skip without."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _folder(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the official implementation's answers."""
+    return _folder("METRO_T0_GOLDEN")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real text, tasks, templates and vocabularies."""
+    return _folder("METRO_T0_DATA")
