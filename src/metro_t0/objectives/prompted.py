@@ -22,7 +22,7 @@ from metro_t0.objectives.base import Batch, Row, RowKey
 from metro_t0.objectives.sequence_to_sequence import SequenceToSequenceObjective, collate_pairs
 
 
-@dataclass
+@dataclass(frozen=True)
 class PromptedObjective(SequenceToSequenceObjective):
     """Prompted finetuning as an ``Objective`` (see ``objectives/base.py``).
 

@@ -62,7 +62,7 @@ def collate_pairs(
     }
 
 
-@dataclass
+@dataclass(frozen=True)
 class SequenceToSequenceObjective:
     """What both objectives do with a batch once it is collated.
 

@@ -61,13 +61,13 @@ def draw_spans(
     ``probability * (1 - empty_probability) * length`` over the mean span length gives the number of spans.
     All start with one token; then, up to the maximal length, a random part of those still growing takes one
     more: of five lengths, 4 in 5 after the first token, 3 in 4 after the second, and so on, which leaves each
-    length about as frequent. A span that reaches over the end goes on at the row's beginning; spans that touch
-    are one. Empty spans make up for the tokens that overlaps lost, at places whose own token and neighbours
-    stay.
+    length about as frequent. A span that reaches over the end goes on at the row's beginning; spans that
+    touch are one. Empty spans make up for the tokens that overlaps lost, at places whose own token and
+    neighbours stay.
 
     Returns:
-        ``mask`` ``[length]``, True at tokens cut out, and ``empty`` ``[empty spans]``, positions before which an
-        empty span is put.
+        ``mask`` ``[length]``, True at tokens cut out, and ``empty`` ``[empty spans]``, positions before which
+        an empty span is put.
     """
     mask = np.zeros(length, dtype=np.bool_)
     longest = settings.max_span_length
@@ -138,7 +138,7 @@ def corrupt_spans(
     return source, np.append(target, first_sentinel)
 
 
-@dataclass
+@dataclass(frozen=True)
 class SpanCorruptionObjective(SequenceToSequenceObjective):
     """Span corruption as an ``Objective`` (see ``objectives/base.py``).
 
