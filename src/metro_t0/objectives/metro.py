@@ -75,9 +75,9 @@ class MetroObjective:
         gate_lm_by_rtd: weigh each token's language modelling loss by the detached probability that it was replaced.
         lm_weight: weight of the language modelling loss.
         rtd_weight: weight of the detection loss.
-        decoder_target: what the decoder writes: ``all_tokens``, or ``masked_tokens`` alone (a short target, as T5's;
+        decoder_target: what the decoder writes: ``all`` tokens, or the ``masked`` ones alone (a short target, as T5's;
             no end symbol is added, so that the loss runs over the same tokens).
-        auxiliary_sampling: sample from the forward pass that also gives the loss (``train``), or from a second one
+        sampling: sample from the forward pass that also gives the loss (``train``), or from a second one
             without dropout (``eval``).
         masking: how positions are chosen.
         vocab_size: rows of the embedding; with the next two, only ``collate`` needs it.
@@ -94,8 +94,8 @@ class MetroObjective:
     gate_lm_by_rtd: bool = False
     lm_weight: float = 1.0
     rtd_weight: float = 50.0
-    decoder_target: Literal["all_tokens", "masked_tokens"] = "all_tokens"
-    auxiliary_sampling: Literal["train", "eval"] = "train"
+    decoder_target: Literal["all", "masked"] = "all"
+    sampling: Literal["train", "eval"] = "train"
     masking: Masking = field(default_factory=Masking)
     vocab_size: int = 33280
     num_sentinel_tokens: int = 512
@@ -108,14 +108,14 @@ class MetroObjective:
         for name, choices in (
             ("lm_positions", ("masked", "all")),
             ("rtd_positions", ("all", "masked")),
-            ("decoder_target", ("all_tokens", "masked_tokens")),
-            ("auxiliary_sampling", ("train", "eval")),
+            ("decoder_target", ("all", "masked")),
+            ("sampling", ("train", "eval")),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be {choices[0]} or {choices[1]}, not {getattr(self, name)!r}")
-        if self.decoder_target == "masked_tokens" and self.lm_positions == "all":
+        if self.decoder_target == "masked" and self.lm_positions == "all":
             raise ValueError(
-                "decoder_target masked_tokens has no loss on other positions: set lm_positions to masked"
+                "decoder_target masked has no loss on other positions: set lm_positions to masked"
             )
 
     def collate(self, rows: Sequence[Row], keys: Sequence[RowKey]) -> Batch:
@@ -187,7 +187,7 @@ class MetroObjective:
         corrupted = batch.get("replaced_ids")
         if corrupted is None:
             sampling_logits = auxiliary_logits
-            if self.auxiliary_sampling == "eval":
+            if self.sampling == "eval":
                 sampling_logits = _logits_without_dropout(model, masked, positions)
             corrupted = _replace(masked, positions, sampling_logits.detach(), batch.get("draws"))
         text = _Text(original, corrupted, mask, positions, original.ne(model.config.pad_token_id))
@@ -202,10 +202,10 @@ class MetroObjective:
                 "this model has no replaced token detection head (rtd_head: none): set rtd_weight to 0 and "
                 "gate_lm_by_rtd to false, or give the model a head"
             )
-        on_short_decoder = self.decoder_target == "masked_tokens" and model.config.rtd_location == "decoder"
+        on_short_decoder = self.decoder_target == "masked" and model.config.rtd_location == "decoder"
         if model.rtd_head is not None and on_short_decoder and self.rtd_positions == "all":
             raise ValueError(
-                "a detection head on a decoder whose target is masked_tokens sees masked positions only: set "
+                "a detection head on a decoder whose target is masked sees masked positions only: set "
                 "rtd_positions to masked"
             )
 
@@ -287,7 +287,7 @@ def _run_main_model(model: MetroT0ForPreTraining, text: _Text, decoder_target: s
     attention_mask = _attention_mask(text.corrupted, padding)
     encoded = model.encoder(text.corrupted, attention_mask).last_hidden_state
     target, positions = text.original, text.positions
-    if decoder_target == "masked_tokens":
+    if decoder_target == "masked":
         target, positions = _masked_tokens_only(text, padding)
     decoded = model.decoder(
         input_ids=_shift_right(target, model.config.mask_token_id),
@@ -298,7 +298,7 @@ def _run_main_model(model: MetroT0ForPreTraining, text: _Text, decoder_target: s
     if model.rtd_head is not None:
         if model.config.rtd_location == "encoder":
             detection_logits = model.rtd_head(encoded)
-        elif decoder_target == "all_tokens":
+        elif decoder_target == "all":
             detection_logits = model.rtd_head(decoded)
         else:
             detection_logits = model.rtd_head(select_positions(decoded, positions))
@@ -379,7 +379,7 @@ def _language_modelling_loss(
         kept = text.mask.flatten()[positions] & ~replaced
         tally.share("lm_accuracy_replaced", hits & replaced, replaced)
         tally.share("lm_accuracy_kept", hits & kept, kept)
-    if not torch.is_grad_enabled() and objective.decoder_target == "all_tokens":
+    if not torch.is_grad_enabled() and objective.decoder_target == "all":
         # The official all-position accuracy needs the full projection, so it is for validation alone.
         predicted = model.project(select_positions(states.decoder, text.real_positions)).argmax(dim=-1)
         hits = predicted.eq(text.original.flatten()[text.real_positions])
