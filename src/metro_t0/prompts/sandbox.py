@@ -1,15 +1,15 @@
-"""The Jinja environment that templates are compiled in. Templates come from strangers, so nothing in them reaches Python.
+"""The Jinja environment that templates are compiled in; they come from strangers, so nothing in them reaches Python.
 
 >>> environment().from_string("{{ ['no', 'yes'][label] }}").render(label=1)
 'yes'
 
 Beside Jinja's own sandbox (no names with underscores, no changes to values) the plain ways to eat a machine are
-refused: repetition and padding to huge widths, endless ranges. Time is not limited: a template that nests loops over
-long texts is slow, and nothing here stops it.
+refused: repetition and padding to huge widths, endless ranges. Time is not limited: a template that nests loops
+over long texts is slow, and nothing here stops it.
 
-Filters and globals beyond Jinja's own, with the meaning they have in promptsource v0.1.0 (``promptsource/templates.py``):
-``choice`` (one item at random), ``most_frequent`` (the items that occur most often), ``highlight`` (wraps text in a
-coloured HTML span), and ``zip``. Draws come from the row's own generator, so that a rendering can be repeated.
+Filters and globals beyond Jinja's own mean what they mean in promptsource v0.1.0 (``promptsource/templates.py``):
+``choice`` (one item at random), ``most_frequent`` (the items that occur most often), ``highlight`` (wraps text in
+a coloured HTML span), and ``zip``. Draws come from the row's own generator, so that a rendering can be repeated.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from jinja2 import pass_context, pass_environment
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_SIZE = 100_000
-"""Largest number that may be a width, a count or the length of a repeated text (Jinja's own bound for ``range``)."""
+"""Largest width, count or length of a repeated text (Jinja's own bound for ``range``)."""
 
 MAX_OUTPUT = 1_000_000
 """Most characters that one template may render."""
 
 DRAWS = "draws of this row"
-"""Name of the row's :class:`Draws` among a template's variables; no template can write a name with spaces in it."""
+"""Where a template's variables hold the row's :class:`Draws`; no template can write a name with spaces in it."""
 
 _PADDING_METHODS = frozenset({"ljust", "rjust", "center", "zfill", "expandtabs"})
 _WIDE_FORMAT = re.compile(r"%[^A-Za-z%]*(?:\d{6,}|\*)")
@@ -65,7 +66,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Computes ``left operator right`` of a template; raises SecurityError when the result would be huge."""
+        """Computes ``left operator right``; raises SecurityError when the result would be huge."""
         if operator == "*":
             for text, times in ((left, right), (right, left)):
                 if isinstance(times, int) and hasattr(text, "__len__") and len(text) * times > MAX_SIZE:
@@ -76,10 +77,10 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             _refuse_wide_format(left)
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls ``__obj`` for a template; raises SecurityError when it would pad a text to a huge width.
 
-        The first parameters have names that no keyword argument of a template can collide with, as in Jinja's own.
+        The first parameters have names that no keyword argument of a template can collide with.
         """
         name = getattr(__obj, "__name__", "")
         if name in _PADDING_METHODS:
@@ -139,7 +140,7 @@ def _format(environment: TemplateEnvironment, pattern: Any, *args: Any, **kwargs
 
 @functools.cache
 def environment() -> TemplateEnvironment:
-    """The one environment that all templates share (whitespace and undefined names as in promptsource: Jinja's defaults)."""
+    """The environment that all templates share: whitespace and undefined names as Jinja's defaults have them."""
     env = TemplateEnvironment()
     for name in ("center", "indent", "batch", "slice"):
         env.filters[name] = _bounded(env.filters[name])

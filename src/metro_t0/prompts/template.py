@@ -7,24 +7,24 @@
 
     templates = load_template_file("my_templates.yaml")           # one file of the same format
 
-The file's format (the tags ``!Template`` and ``!TemplateMetadata`` may be left out; a template without a name is
-called by its key)::
+The file's format (the tags ``!Template`` and ``!TemplateMetadata`` may be left out; a template without a name
+is called by its key)::
 
     dataset: my_task
     templates:
       some-unique-id: !Template
         name: plain question
-        answer_choices: "yes ||| no"           # a Jinja template of its own; leave it out for open-ended answers
+        answer_choices: "yes ||| no"           # a Jinja template too; left out for open-ended answers
         jinja: "{{ text }} Is that good? ||| {{ answer_choices[label] }}"
         metadata: !TemplateMetadata {original_task: true, choices_in_prompt: false, metrics: [Accuracy]}
         reference: ""
 
 What the original does that one would not guess (``promptsource/templates.py``):
 
-- Every ``}}`` of a template, wherever it stands, gets a filter that makes a string and truncates it to 2048 characters
-  (at a space, plus ``...``). In ``{{ a if b else c }}`` the filter binds to ``c`` alone.
+- Every ``}}`` of a template, wherever it stands, gets a filter that makes a string and truncates it to 2048
+  characters (at a space, plus ``...``). In ``{{ a if b else c }}`` the filter binds to ``c`` alone.
 - ``|||`` inside the strings of a row is hidden while rendering and put back afterwards. Answer choices come back
-  *before* the template prints them, and strings inside a row's lists are not hidden at all: those still split.
+  *before* the template prints them, and strings inside a row's lists are not hidden: those still split.
 - All parts and answer choices are stripped.
 """
 
@@ -50,8 +50,9 @@ MAX_VARIABLE_LENGTH = 2048
 
 SEPARATOR = "|||"
 
-# Any string that no text holds would do: it never leaves this module.
-_HIDDEN_SEPARATOR = "\ue000metro-t0 separator\ue001"
+# The very string of promptsource, since it shows: its length counts where a text is truncated, and the templates of
+# multi_news split their document at it.
+_HIDDEN_SEPARATOR = "3ed2dface8203c4c9dfb1a5dc58e41e0"
 _TRUNCATED_END = f" | string | truncate({MAX_VARIABLE_LENGTH}) }}}}"
 
 
@@ -63,7 +64,7 @@ class Rendered:
         input: the prompt, stripped; empty when the template skips this row.
         target: the answer, stripped; empty when the template gives none.
         answer_choices: what the answer is chosen from; None when it is open-ended.
-        num_parts: parts that the rendering has (2 for a usable example; promptsource's users drop all others).
+        num_parts: parts of the rendering; T0 and METRO-T0 drop a rendering that has not exactly 2.
     """
 
     input: str
@@ -121,7 +122,7 @@ class Template:
             seed: of the random draws that some templates make (``choice`` filter); equal seeds draw alike.
 
         Raises:
-            ValueError: the row has a column ``answer_choices``, or the template is broken or fails on this row.
+            ValueError: the row has a column ``answer_choices``, or the template is broken or fails on it.
         """
         variables: dict[str, Any] = {
             name.replace("-", "_"): value.replace(SEPARATOR, _HIDDEN_SEPARATOR)
@@ -131,7 +132,7 @@ class Template:
         }
         if "answer_choices" in variables:
             raise ValueError(
-                f"{self}: the row has a column 'answer_choices', a name that templates keep for their choices: rename it"
+                f"{self}: the row has a column 'answer_choices', a name that templates keep for themselves: rename it"
             )
         variables[DRAWS] = Draws(seed)
         choices = self._choices(variables)
@@ -212,11 +213,14 @@ class Template:
         )
 
     def _render(self, compiled: jinja2.Template, variables: dict[str, Any]) -> str:
-        # Template.render would do, but for the bound on what a hostile loop may print.
+        # Template.render would do, but for the bound on what a hostile loop may print. The context is made here since
+        # Template.new_context copies a chain of globals for every row, which takes as long as a short rendering.
+        env = environment()
+        context = env.context_class(env, {**env.globals, **variables}, compiled.name, compiled.blocks)
         pieces: list[str] = []
         size = 0
         try:
-            for piece in compiled.root_render_func(compiled.new_context(variables)):
+            for piece in compiled.root_render_func(context):
                 size += len(piece)
                 if size > MAX_OUTPUT:
                     raise ValueError(f"it prints more than {MAX_OUTPUT} characters")
@@ -265,7 +269,7 @@ class DatasetTemplates(Mapping[str, Template]):
 
 
 class TemplateFolder(Mapping[str, DatasetTemplates]):
-    """A promptsource templates folder, ``dataset`` or ``dataset/subset`` -> its templates; files are read when asked for."""
+    """A promptsource templates folder: ``dataset`` or ``dataset/subset`` -> its templates, read when asked for."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -294,7 +298,7 @@ class TemplateFolder(Mapping[str, DatasetTemplates]):
 
 
 def load_templates(directory: str | Path) -> TemplateFolder:
-    """Opens a promptsource templates folder (files ``dataset[/subset]/templates.yaml``), reading each file when asked for.
+    """Opens a promptsource templates folder (``dataset[/subset]/templates.yaml``); files are read when asked for.
 
     Raises:
         ValueError: the folder does not exist or holds no such file.

@@ -1,4 +1,4 @@
-"""Reads the YAML of a promptsource ``templates.yaml`` with a safe loader and checks its shape. Used by ``template.py``."""
+"""Reads the YAML of a promptsource ``templates.yaml`` with a safe loader and checks its shape (for ``template.py``)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def _entry(where: str, key: str, content: Any) -> dict[str, Any]:
         raise ValueError(f"{where}: template {name!r} has no text under 'jinja:'")
     if choices is not None and not isinstance(choices, str):
         raise ValueError(
-            f"{where}: template {name!r}: 'answer_choices:' must be one quoted text, e.g. \"yes ||| no\", not {choices!r}"
+            f"{where}: template {name!r}: 'answer_choices:' must be one quoted text such as \"yes ||| no\", "
+            f"not {choices!r}"
         )
     metadata = content.get("metadata") or {}
     if not isinstance(metadata, Mapping):
