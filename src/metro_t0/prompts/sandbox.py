@@ -1,15 +1,16 @@
-"""The Jinja environment that templates are compiled in; they come from strangers, so nothing in them reaches Python.
+"""The sandbox that templates are compiled in: they come from strangers, so nothing in them reaches Python.
 
 >>> environment().from_string("{{ ['no', 'yes'][label] }}").render(label=1)
 'yes'
 
-Beside Jinja's own sandbox (no names with underscores, no changes to values) the plain ways to eat a machine are
-refused: repetition and padding to huge widths, endless ranges. Time is not limited: a template that nests loops
-over long texts is slow, and nothing here stops it.
+Beside Jinja's own sandbox (no names with underscores, no changes to values) the plain ways to eat a machine
+are refused: repetition and padding to huge widths, endless ranges. Time is not limited: a template that
+nests loops over long texts is slow, and nothing here stops it.
 
-Filters and globals beyond Jinja's own mean what they mean in promptsource v0.1.0 (``promptsource/templates.py``):
-``choice`` (one item at random), ``most_frequent`` (the items that occur most often), ``highlight`` (wraps text in
-a coloured HTML span), and ``zip``. Draws come from the row's own generator, so that a rendering can be repeated.
+Filters and globals beyond Jinja's own mean what they mean in promptsource v0.1.0
+(``promptsource/templates.py``): ``choice`` (one item at random), ``most_frequent`` (the items that occur
+most often), ``highlight`` (wraps text in a coloured HTML span), and ``zip``. Draws come from the row's own
+generator, so that a rendering can be repeated.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MAX_OUTPUT = 1_000_000
 """Most characters that one template may render."""
 
 DRAWS = "draws of this row"
-"""Where a template's variables hold the row's :class:`Draws`; no template can write a name with spaces in it."""
+"""Where the variables hold the row's :class:`Draws`: no template can write a name with spaces in it."""
 
 _PADDING_METHODS = frozenset({"ljust", "rjust", "center", "zfill", "expandtabs"})
 _WIDE_FORMAT = re.compile(r"%[^A-Za-z%]*(?:\d{6,}|\*)")
@@ -140,7 +141,7 @@ def _format(environment: TemplateEnvironment, pattern: Any, *args: Any, **kwargs
 
 @functools.cache
 def environment() -> TemplateEnvironment:
-    """The environment that all templates share: whitespace and undefined names as Jinja's defaults have them."""
+    """The environment that all templates share; whitespace and undefined names as in plain Jinja."""
     env = TemplateEnvironment()
     for name in ("center", "indent", "batch", "slice"):
         env.filters[name] = _bounded(env.filters[name])

@@ -23,8 +23,8 @@ What the original does that one would not guess (``promptsource/templates.py``):
 
 - Every ``}}`` of a template, wherever it stands, gets a filter that makes a string and truncates it to 2048
   characters (at a space, plus ``...``). In ``{{ a if b else c }}`` the filter binds to ``c`` alone.
-- ``|||`` inside the strings of a row is hidden while rendering and put back afterwards. Answer choices come back
-  *before* the template prints them, and strings inside a row's lists are not hidden: those still split.
+- ``|||`` inside the strings of a row is hidden while rendering and put back afterwards. Answer choices come
+  back *before* the template prints them, and strings inside a row's lists are not hidden: those still split.
 - All parts and answer choices are stripped.
 """
 
@@ -39,8 +39,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import meta, nodes
-from jinja2.exceptions import TemplateSyntaxError
+from jinja2 import StrictUndefined, meta, nodes
+from jinja2.exceptions import TemplateSyntaxError, UndefinedError
 
 from metro_t0.prompts.sandbox import DRAWS, MAX_OUTPUT, Draws, environment
 from metro_t0.prompts.template_file import read_template_file
@@ -50,8 +50,8 @@ MAX_VARIABLE_LENGTH = 2048
 
 SEPARATOR = "|||"
 
-# The very string of promptsource, since it shows: its length counts where a text is truncated, and the templates of
-# multi_news split their document at it.
+# The very string of promptsource, since it shows: its length counts where a text is truncated, and the
+# templates of multi_news split their document at it.
 _HIDDEN_SEPARATOR = "3ed2dface8203c4c9dfb1a5dc58e41e0"
 _TRUNCATED_END = f" | string | truncate({MAX_VARIABLE_LENGTH}) }}}}"
 
@@ -114,12 +114,14 @@ class Template:
         # Compiled templates hold code objects, which do not travel to another process.
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
-    def apply(self, row: Mapping[str, Any], *, seed: int | str = 0) -> Rendered:
+    def apply(self, row: Mapping[str, Any], *, seed: int | str = 0, strict: bool = False) -> Rendered:
         """Renders a row.
 
         Args:
             row: column -> value; hyphens in the names become underscores.
             seed: of the random draws that some templates make (``choice`` filter); equal seeds draw alike.
+            strict: whether to use a column that the row does not have is an error; as in promptsource, it
+                otherwise reads as empty.
 
         Raises:
             ValueError: the row has a column ``answer_choices``, or the template is broken or fails on it.
@@ -132,8 +134,26 @@ class Template:
         }
         if "answer_choices" in variables:
             raise ValueError(
-                f"{self}: the row has a column 'answer_choices', a name that templates keep for themselves: rename it"
+                f"{self}: the row has a column 'answer_choices', a name that templates keep: rename it"
             )
+        if strict and (missing := self.columns - variables.keys()):
+            return self._apply_without(missing, variables, seed)
+        return self._apply(variables, seed)
+
+    def _apply_without(self, missing: frozenset[str], variables: dict[str, Any], seed: int | str) -> Rendered:
+        """Renders although columns are missing: they may stand in a branch that is not taken."""
+        columns = ", ".join(sorted(variables))
+        try:
+            return self._apply(variables | {name: StrictUndefined(name=name) for name in missing}, seed)
+        except ValueError as error:
+            if not isinstance(error.__cause__, UndefinedError):
+                raise
+            names = " and ".join(repr(name) for name in sorted(missing))
+            raise ValueError(
+                f"{self} uses {names}, which the row does not have; its columns: {columns}"
+            ) from error.__cause__
+
+    def _apply(self, variables: dict[str, Any], seed: int | str) -> Rendered:
         variables[DRAWS] = Draws(seed)
         choices = self._choices(variables)
         variables["answer_choices"] = choices
@@ -213,8 +233,9 @@ class Template:
         )
 
     def _render(self, compiled: jinja2.Template, variables: dict[str, Any]) -> str:
-        # Template.render would do, but for the bound on what a hostile loop may print. The context is made here since
-        # Template.new_context copies a chain of globals for every row, which takes as long as a short rendering.
+        # Template.render would do, but for the bound on what a hostile loop may print. The context is made
+        # here since Template.new_context copies a chain of globals for every row, which takes as long as a
+        # short rendering.
         env = environment()
         context = env.context_class(env, {**env.globals, **variables}, compiled.name, compiled.blocks)
         pieces: list[str] = []
@@ -269,7 +290,7 @@ class DatasetTemplates(Mapping[str, Template]):
 
 
 class TemplateFolder(Mapping[str, DatasetTemplates]):
-    """A promptsource templates folder: ``dataset`` or ``dataset/subset`` -> its templates, read when asked for."""
+    """A promptsource templates folder, ``dataset[/subset]`` -> its templates; each is read when asked for."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -298,7 +319,7 @@ class TemplateFolder(Mapping[str, DatasetTemplates]):
 
 
 def load_templates(directory: str | Path) -> TemplateFolder:
-    """Opens a promptsource templates folder (``dataset[/subset]/templates.yaml``); files are read when asked for.
+    """Opens a folder of ``dataset[/subset]/templates.yaml``; each file is read when asked for.
 
     Raises:
         ValueError: the folder does not exist or holds no such file.

@@ -1,4 +1,4 @@
-"""Reads the YAML of a promptsource ``templates.yaml`` with a safe loader and checks its shape (for ``template.py``)."""
+"""Reads the YAML of a promptsource ``templates.yaml`` safely and checks its shape; for ``template.py``."""
 
 from __future__ import annotations
 
