@@ -15,7 +15,7 @@ lengths = st.integers(3, 16)
 
 
 def segments_of(lines: list[list[int]], capacity: int) -> list[list[int]]:
-    """The pieces that packing may not break: lines with their ``</s>``, long ones cut every ``capacity`` tokens."""
+    """What packing may not break: lines with their ``</s>``, long ones cut every ``capacity`` tokens."""
     segments: list[list[int]] = []
     for line in lines:
         if line:

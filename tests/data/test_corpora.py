@@ -118,6 +118,9 @@ def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "b.txt").write_text("b")
     assert texts(tmp_path / "b.txt", tmp_path, f"{tmp_path}/*.txt") == ["b", "a"]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/c.txt").write_text("c")
+    assert texts(f"{tmp_path}/**") == ["a", "b", "c"]
 
 
 def test_a_byte_order_mark_and_half_a_surrogate_pair_do_no_harm(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """Token blocks for pretraining: whole lines packed greedily, never across documents.
 
-A document is a list of lines, each a list of token ids without specials. Every line ends in ``</s>``; whole lines are
-packed one after the other while they fit; every block begins with ``<s>``. This is the ``complete_doc`` construction
-of the official code (`token_block_utils_fast.pyx`), with one difference: a line that is longer than a block is cut
-into consecutive windows, so that all text is used, where the official code keeps one random window of it. Only the
-last window of such a line ends in ``</s>``.
+A document is a list of lines, each a list of token ids without specials. Every line ends in ``</s>``;
+whole lines are packed one after the other while they fit; every block begins with ``<s>``. This is the
+``complete_doc`` construction of the official code (`token_block_utils_fast.pyx`), with one difference: a
+line that is longer than a block is cut into consecutive windows, so that all text is used, where the
+official code keeps one random window of it. Only the last window of such a line ends in ``</s>``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class PackedDocument:
     Attributes:
         blocks: token ids, each block at most ``max_length`` long and beginning with ``<s>``.
         cut_lines: lines longer than a block, which were cut into windows.
-        dropped_blocks: blocks of a single token, left out as in the official code. The token is always the ``</s>``
-            of a cut line whose last window held nothing else, so no text is lost.
+        dropped_blocks: blocks of a single token, left out as in the official code. The token is always the
+            ``</s>`` of a cut line whose last window held nothing else, so no text is lost.
     """
 
     blocks: list[list[int]] = field(default_factory=list)

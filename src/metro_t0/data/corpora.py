@@ -1,4 +1,4 @@
-"""Readers of raw text: files, folders, patterns, Hub datasets and the Python installation's own documentation.
+"""Readers of raw text: files, folders, patterns, Hub datasets, the Python installation's documentation.
 
 Used by ``metro_t0.data.prepare``; alone it is one call::
 
@@ -9,13 +9,14 @@ A source is
 
 - a text file (``.txt``, ``.text``, ``.md``, ``.rst``): the whole file is one document, or with
   ``split_documents="blank-line"`` each run of lines between blank lines is;
-- a file of JSON lines (``.jsonl``, ``.ndjson``, ``.json``) or a Parquet file (``.parquet``): a record is a document;
+- a file of JSON lines (``.jsonl``, ``.ndjson``, ``.json``) or a Parquet file (``.parquet``): a record is
+  a document;
 - a folder, read recursively in the order of the names, or a pattern such as ``data/**/*.txt``;
-- ``hf:NAME[:SUBSET][@SPLIT]``, a dataset of the Hugging Face Hub, streamed (the split is ``train`` unless given);
-- ``pydocs``: the docstrings and language reference of this Python installation (a folder of that name is ``./pydocs``).
+- ``hf:NAME[:SUBSET][@SPLIT]``, a dataset of the Hugging Face Hub, streamed (``train`` unless given);
+- ``pydocs``: the docstrings and language reference of this Python installation (``./pydocs`` is a folder).
 
-Files may be compressed (``.gz``, ``.xz``, ``.zst``). Everything is streamed: at most one document, one batch of
-Parquet rows or one line of JSON is held at a time.
+Files may be compressed (``.gz``, ``.xz``, ``.zst``). Everything is streamed: at most one document, one batch
+of Parquet rows or one line of JSON is held at a time.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Document:
 class Source:
     """One source as the user named it, looked up but not yet read.
 
-    ``files`` are the files it stands for, in reading order, and ``skipped`` those of a folder or pattern whose
-    suffix no reader knows; both are empty for Hub datasets and ``pydocs``.
+    ``files`` are the files it stands for, in reading order, and ``skipped`` those of a folder or pattern
+    whose suffix no reader knows; both are empty for Hub datasets and ``pydocs``.
     """
 
     name: str
@@ -107,8 +108,8 @@ def read_documents(
         text_column: the column of JSON lines, Parquet and Hub datasets that holds the text.
 
     Raises:
-        ValueError: at once, if a source does not exist, matches nothing or cannot be read by suffix; while reading,
-            if a file is broken, not UTF-8 or lacks the text column; at the end, if there was no text at all.
+        ValueError: at once, if a source does not exist, matches nothing or has an unknown suffix; while
+            reading, if a file is broken, not UTF-8 or lacks the text column; at the end, if there was none.
     """
     resolved = resolve_sources(sources)
     if split_documents not in ("file", "blank-line"):
@@ -152,8 +153,11 @@ def resolve_sources(sources: Sequence[str | os.PathLike[str]]) -> list[Source]:
     for given in sources:
         source = _resolve(os.fspath(given))
         if source.kind == "files":
-            fresh = [path for path in source.files if path.resolve() not in taken]
-            taken.update(path.resolve() for path in fresh)
+            fresh = []
+            for path in source.files:
+                if (real := path.resolve()) not in taken:
+                    taken.add(real)
+                    fresh.append(path)
             source = Source(source.name, "files", tuple(fresh), source.skipped)
         resolved.append(source)
     return resolved
@@ -174,13 +178,14 @@ def _resolve(name: str) -> Source:
             raise ValueError(f"{name}: unknown suffix {path.suffix!r}; {_readable_suffixes()}")
         return Source(name, "files", (path,))
     if glob.has_magic(name):
-        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        # Path.glob takes no absolute pattern.
+        matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         if not matches:
             raise ValueError(f"{name}: the pattern matches nothing")
         files = [file for match in matches for file in (_walk(match) if match.is_dir() else [match])]
         return _known_files(name, files, f"{name}: the pattern matches")
     raise ValueError(
-        f"{name} does not exist; a source is a file, a folder, a pattern, hf:owner/name (a Hub dataset) or pydocs"
+        f"{name} does not exist; a source is a file, a folder, a pattern, hf:owner/name or pydocs"
     )
 
 
