@@ -8,9 +8,9 @@ How sure a score is:
 
 - one template: the Wilson score interval of a proportion, which stays inside 0-1 and is honest for few rows;
 - the mean over templates of the same rows: a seeded percentile bootstrap over *rows*. Templates ask about the
-  same rows, so their errors go together, and counting each (row, template) pair as evidence of its own would make
-  the interval far too narrow. Templates are the ones given, not a sample of templates: the interval says what
-  other rows would do to this mean, and the spread over templates is reported beside it;
+  same rows, so their errors go together, and counting each (row, template) pair as evidence of its own
+  would make the interval far too narrow. Templates are the ones given, not a sample of templates: the
+  interval says what other rows would do to this mean, and the spread over templates is reported beside it;
 - the mean over tasks: the mean of the tasks' bootstrap draws, tasks drawn independently of each other.
 """
 
