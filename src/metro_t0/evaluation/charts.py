@@ -183,7 +183,7 @@ def _path(points: Sequence[tuple[float, float]], style: str) -> Markup:
 
 
 def interval_strip(mean: float, interval: tuple[float, float], chance: float, *, description: str) -> Markup:
-    """A score, its interval and the chance level on a scale from 0 to 100 %, as wide as its place on the page."""
+    """A score, its interval and the chance level on a scale from 0 to 100 %, as wide as its place."""
     low, high = interval
     return _strip(
         [
@@ -205,7 +205,7 @@ def template_strip(
     *,
     description: str,
 ) -> Markup:
-    """A dot a template over the box of their quartiles, on a scale from 0 to 100 %; a dot's tooltip names it."""
+    """A dot a template over the box of their quartiles, from 0 to 100 %; a dot's tooltip names it."""
     first, third = quartiles
     marks = [
         Markup('<rect class="box" x="{:.2f}%" width="{:.2f}%" y="20%" height="60%" rx="2"/>').format(

@@ -157,7 +157,7 @@ def rank_rows(
     batch_tokens: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> list[RankResult]:
-    """:func:`rank` for a caller with a progress bar of its own: ``advance`` hears how many more rows are done."""
+    """:func:`rank` for a caller with its own progress bar: ``advance`` hears how many more rows are done."""
     _check_rows(prompts, choices)
     if max_input_length < 2 or max_choice_length < 2:
         raise ValueError("max_input_length and max_choice_length must be at least 2: room for <s> and </s>")
