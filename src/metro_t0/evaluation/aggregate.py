@@ -87,6 +87,11 @@ class TaskScore:
     interval: Interval
     draws: np.ndarray
 
+    @property
+    def verdict(self) -> Verdict:
+        """Where the mean lies against chance."""
+        return verdict(self.interval, self.chance)
+
 
 def wilson_interval(correct: int, examples: int) -> Interval:
     """95 % Wilson score interval of a proportion.
@@ -229,6 +234,11 @@ class OverallScore:
     chance: float
     interval: Interval
     tasks: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """Where the mean lies against chance."""
+        return verdict(self.interval, self.chance)
 
 
 def score_overall(tasks: Sequence[TaskScore]) -> OverallScore:

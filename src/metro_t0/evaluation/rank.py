@@ -161,7 +161,7 @@ def rank_rows(
     _check_rows(prompts, choices)
     if max_input_length < 2 or max_choice_length < 2:
         raise ValueError("max_input_length and max_choice_length must be at least 2: room for <s> and </s>")
-    positions = model.config.max_positions
+    positions = model.config.num_positions
     prompt_tokens, prompt_cut = _encode(
         tokenizer, prompts, max_length=min(max_input_length, positions), keep_start=True
     )

@@ -285,6 +285,9 @@ def _evaluation_view(record: EvaluationRecord) -> dict[str, Any]:
     if overall:
         overall["interval"] = tuple(overall["interval"])
         overall["verdict"] = verdict(overall["interval"], overall["chance"])
+        overall["strip"] = charts.interval_strip(
+            overall["mean"], overall["interval"], overall["chance"], description="mean over tasks"
+        )
     verdicts = [task["verdict"] for task in tasks]
     return {
         "suite": results.get("suite", record.path.name),
@@ -292,12 +295,10 @@ def _evaluation_view(record: EvaluationRecord) -> dict[str, Any]:
         "limit": results.get("limit"),
         "overall": overall or None,
         "tasks": tasks,
-        "skipped": [
-            {"task": task["name"], **skipped} for task in tasks for skipped in task.get("skipped", [])
-        ],
+        "skipped": results.get("skipped", []),
         "counts": {name: verdicts.count(name) for name in ("above chance", "within noise", "below chance")},
-        "truncated": sum(template.get("truncated_prompts", 0) for t in tasks for template in t["templates"]),
-        "prompts": sum(template["examples"] for task in tasks for template in task["templates"]),
+        "truncated": results.get("truncated_prompts", 0),
+        "prompts": results.get("prompts", 0),
         "examples": _example_views(record.examples),
         "facts": _flatten({key: results[key] for key in ("environment",) if key in results}),
         "seconds": results.get("seconds"),
