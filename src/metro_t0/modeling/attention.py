@@ -16,25 +16,35 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from .configuration import MetroT0Config
 
 
-def relative_buckets(distances: torch.Tensor, num_buckets: int, max_distance: int) -> torch.Tensor:
+def relative_buckets(
+    distances: torch.Tensor, num_buckets: int, max_distance: int, max_positions: int
+) -> torch.Tensor:
     """Row of the relative bias table for each distance (key position minus query position).
 
-    COCO-LM's buckets, not T5's: exact up to a quarter of the table, then logarithmic rounded up, sign kept
-    (official ``modules/relative_positional_embedding.py``).
+    COCO-LM's buckets, not T5's: exact up to a quarter of the table, then logarithmic rounded up, sign kept, and
+    counted from the bucket of the farthest pair of ``max_positions`` positions, so that a model for short sequences
+    starts at row 0 too (official ``modules/relative_positional_embedding.py``).
 
     Args:
         distances: any shape, integer.
         num_buckets: rows of the table; with an even number the last row stays unused.
         max_distance: distance whose bucket is the outermost.
+        max_positions: positions that the official code tabulates.
     """
+    farthest = torch.tensor(max_positions - 1, device=distances.device)
+    origin = _magnitude_buckets(farthest, num_buckets, max_distance)
+    magnitudes = _magnitude_buckets(distances.abs(), num_buckets, max_distance)
+    return (distances.sign() * magnitudes + origin).clamp(min=0)
+
+
+def _magnitude_buckets(magnitudes: torch.Tensor, num_buckets: int, max_distance: int) -> torch.Tensor:
     half = num_buckets // 2
     exact = half // 2
-    magnitude = distances.abs()
     scale = (half - 1 - exact) / math.log((max_distance - 1) / exact)
-    logarithmic = torch.log(magnitude.clamp(min=exact).double() / exact) * scale
+    logarithmic = torch.log(magnitudes.clamp(min=exact).double() / exact) * scale
     # Rounding noise of the logarithm must not lift an exact boundary into the next bucket.
     outer = (exact + torch.ceil(logarithmic - 1e-9)).long().clamp(max=half - 1)
-    return distances.sign() * torch.where(magnitude < exact, magnitude, outer) + half - 1
+    return torch.where(magnitudes < exact, magnitudes, outer)
 
 
 def cyclic_distances(length: int, device: torch.device) -> torch.Tensor:
@@ -144,7 +154,9 @@ class Attention(nn.Module):
         self.v = nn.Linear(width, width)
         self.o = nn.Linear(width, width)
         if relative_bias:
-            self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
+            self.relative_attention_bias = nn.Embedding(
+                config.relative_attention_num_buckets, config.num_heads
+            )
 
     def forward(
         self,

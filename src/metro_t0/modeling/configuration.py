@@ -31,7 +31,8 @@ class MetroT0Config(PreTrainedConfig):
         num_heads: attention heads.
         relative_attention_num_buckets: rows of an encoder layer's relative bias table.
         relative_attention_max_distance: distance from which all pairs share the outermost bucket.
-        max_positions: longest input the published tokenizers and ranking cut to, in tokens.
+        max_positions: positions between which the relative bias tells distances apart (see
+            ``attention.relative_buckets``).
         dropout_rate: dropout on embeddings, attention probabilities and sub-layer outputs.
         layer_norm_epsilon: epsilon of every LayerNorm.
         decoder_start_token_id: decoder start in finetuning and generation (``</s>``); pretraining starts with

@@ -92,6 +92,7 @@ class Encoder(_Stack):
             cyclic_distances(length, hidden_states.device),
             self.config.relative_attention_num_buckets,
             self.config.relative_attention_max_distance,
+            self.config.max_positions,
         )
         all_states, all_weights = [hidden_states], []
         for block in self.block:

@@ -1,0 +1,150 @@
+"""A task: the rows of one dataset and the templates that turn them into prompts.
+
+Mixtures train on tasks and evaluation suites score them; both come from the file that ``mixture.py``
+describes::
+
+    for task in load_mixture("suite.yaml").tasks:
+        for index, row in enumerate(task.evaluation_rows(limit=100)):
+            for template in task.templates:
+                rendered = task.render(template, row, index, "evaluation")
+
+or a task is made by hand::
+
+    Task("super_glue/rte", "super_glue", "rte", templates, validation=LocalFile(Path("rte.jsonl")))
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from metro_t0.prompts.sources import Row, Source
+from metro_t0.prompts.template import (
+    DatasetTemplates,
+    Rendered,
+    Template,
+    TemplateFolder,
+    load_template_file,
+    load_templates,
+)
+
+Part = Literal["train", "validation", "evaluation"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows and templates of one dataset.
+
+    Attributes:
+        name: unique in its mixture, ``dataset`` or ``dataset/subset`` unless the user names it otherwise.
+        dataset: e.g. ``super_glue``.
+        subset: e.g. ``rte``, or None.
+        templates: at least one.
+        train: rows to finetune on.
+        validation: rows whose loss is watched while finetuning.
+        evaluation: rows to score answers on.
+        rename: column of the data -> the name that the templates use for it.
+    """
+
+    name: str
+    dataset: str
+    subset: str | None
+    templates: tuple[Template, ...]
+    train: Source | None = None
+    validation: Source | None = None
+    evaluation: Source | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    def source(self, part: Part) -> Source:
+        """The source of a part; evaluation falls back on validation. Raises ValueError when there is none."""
+        source: Source | None = getattr(self, part)
+        if source is None and part == "evaluation":
+            source = self.validation
+        if source is None:
+            raise ValueError(f"task {self.name!r} has no '{part}:' rows")
+        return source
+
+    def rows(self, part: Part = "train", limit: int | None = None) -> Iterator[Row]:
+        """Reads the rows of a part (the first ``limit``), columns renamed.
+
+        Raises:
+            ValueError: the task has no such part, a row is broken, or a column to rename is not there.
+        """
+        for number, row in enumerate(self.source(part).rows(limit), start=1):
+            yield self._renamed(row, number, part) if self.rename else row
+
+    def evaluation_rows(self, limit: int | None = None) -> Iterator[Row]:
+        """The rows to score answers on: ``evaluation:``, else ``validation:``."""
+        return self.rows("evaluation", limit)
+
+    def render(self, template: Template, row: Row, index: int, part: Part, seed: int = 0) -> Rendered:
+        """Renders one row strictly (a column that is used and is not there is an error).
+
+        Args:
+            template: one of the task's.
+            row: as :meth:`rows` gives it.
+            index: its position, from 0; the template's random draws are a function of seed, template and
+            index. part: where the row is from.
+            seed: of the draws.
+
+        Raises:
+            ValueError: names source, row, template and what went wrong.
+        """
+        try:
+            return template.apply(row, seed=f"{seed}/{template.id}/{index}", strict=True)
+        except ValueError as error:
+            raise ValueError(f"{self.source(part)}, row {index + 1}: {error}") from error.__cause__
+
+    def _renamed(self, row: Row, number: int, part: Part) -> Row:
+        missing = [name for name in self.rename if name not in row]
+        if missing:
+            raise ValueError(
+                f"{self.source(part)}, row {number}: has no column {missing[0]!r} to rename; "
+                f"its columns: {', '.join(sorted(row))}"
+            )
+        return {self.rename.get(name, name): value for name, value in row.items()}
+
+
+def open_templates(path: Path) -> TemplateFolder | DatasetTemplates:
+    """Opens a promptsource templates folder or one file of templates; raises ValueError when it is
+    neither."""
+    return load_templates(path) if path.is_dir() else load_template_file(path)
+
+
+def choose_templates(
+    available: TemplateFolder | DatasetTemplates, key: str, use: str | Sequence[str] = "all"
+) -> tuple[Template, ...]:
+    """The templates of a dataset that a task uses.
+
+    Args:
+        available: a folder, or the templates of one file (which then all belong to the dataset).
+        key: ``dataset`` or ``dataset/subset``, looked up in a folder.
+        use: ``all``, ``original-task`` (those that ask for what the dataset was made for), or names.
+
+    Raises:
+        ValueError: no templates for the dataset, or none of that name (names the nearest).
+    """
+    if isinstance(available, TemplateFolder):
+        if key not in available:
+            hint = _nearest(key, list(available))
+            raise ValueError(f"{available.directory} holds no templates for dataset {key!r}{hint}")
+        available = available[key]
+    if use == "all":
+        return tuple(available.values())
+    if use == "original-task":
+        if not available.original_task:
+            raise ValueError(f"{available.path} marks no template of {key!r} as original_task")
+        return tuple(available.original_task)
+    names = [use] if isinstance(use, str) else list(use)
+    for name in names:
+        if name not in available:
+            raise ValueError(f"{available.path} holds no template {name!r}{_nearest(name, list(available))}")
+    return tuple(available[name] for name in dict.fromkeys(names))
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
