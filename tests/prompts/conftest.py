@@ -14,7 +14,7 @@ import yaml
 
 WORDS = """
 the river is wide and cold a small boat crosses it every morning before the market opens yes no good bad
-is this true or false what colour has the stone in her hand red green blue she said that nobody knows
+is this true or false what colour has the stone in her hand red green blue she said that nobody knows 0 1 2 3 4 5 6 7 8 9
 """.split()  # noqa: SIM905
 
 
@@ -77,15 +77,25 @@ def write_templates(tmp_path: Path) -> WriteTemplates:
     return write
 
 
-def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+def _write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
-def boat_rows(number: int) -> list[dict[str, Any]]:
-    """Rows with a text of their own and a label that takes turns."""
+@pytest.fixture
+def write_json_lines() -> Callable[..., Path]:
+    return _write_json_lines
+
+
+def _boat_rows(number: int) -> list[dict[str, Any]]:
     return [
         {"text": f"boat {row} " + " ".join(WORDS[row % 30 : row % 30 + 5]), "label": row % 2}
         for row in range(number)
     ]
+
+
+@pytest.fixture
+def boat_rows() -> Callable[[int], list[dict[str, Any]]]:
+    """Makes rows with a text of their own and a label that takes turns."""
+    return _boat_rows
