@@ -137,27 +137,21 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
         Special tokens that a text spells out are taken as text; a text of only whitespace has no ids. Half of a
         surrogate pair, which no UTF-8 text can hold, is read as U+FFFD.
         """
-        batch = self._segment(texts, int, num_threads)
+        lines = [_mend_surrogates(self._normalizer(text)) for text in texts]
+        batch = self._processor.encode(lines, out_type=int, num_threads=num_threads)
         table = self._piece_to_id
         return batch if table is None else [[table[piece] for piece in pieces] for pieces in batch]
 
-    def _segment(self, texts: list[str], out_type: type, num_threads: int = 1) -> list[Any]:
-        lines = [self._normalizer(text) for text in texts]
-        try:
-            return self._processor.encode(lines, out_type=out_type, num_threads=num_threads)
-        except TypeError:  # SentencePiece's answer to a string that UTF-8 cannot encode
-            lines = [line.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for line in lines]
-            return self._processor.encode(lines, out_type=out_type, num_threads=num_threads)
-
     def tokenize(self, text: str, **kwargs: Any) -> list[str]:
         # The search for added tokens walks a text character by character: worth it only where one is spelled out.
-        if text and not kwargs and not any(token in text for token in self._added_tokens_encoder):
+        if text and not any(token in text for token in self._added_tokens_encoder):
             return self._tokenize(text)
         return super().tokenize(text, **kwargs)
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         # The published tokenizer answers <unk> to a text that normalisation leaves empty ("\n").
-        return self._segment([text], str)[0] or [SPECIAL_TOKENS[UNKNOWN_ID]]
+        pieces = self._processor.encode(_mend_surrogates(self._normalizer(text)), out_type=str)
+        return pieces or [SPECIAL_TOKENS[UNKNOWN_ID]]
 
     def _convert_token_to_id(self, token: str) -> int:
         return self._ids.get(token, UNKNOWN_ID)
@@ -186,6 +180,15 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._load_vocabulary(name="the pickled sp.model")
+
+
+def _mend_surrogates(text: str) -> str:
+    """Join surrogate pairs into their character and replace lone halves by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 MetroT0Tokenizer = FairseqT5Tokenizer
