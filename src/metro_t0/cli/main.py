@@ -9,6 +9,8 @@ import sys
 
 import typer
 
+from metro_t0.cli.prepare import prepare
+
 app = typer.Typer(
     name="metro-t0",
     help="From raw text to a zero-shot text-to-text model.",
@@ -16,6 +18,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(prepare)
+
+
+@app.callback()
+def _verbs() -> None:
+    """From raw text to a zero-shot text-to-text model."""
 
 
 def main() -> None:

@@ -1,0 +1,189 @@
+"""Reads what runs and evaluations leave behind: configuration, environment, metrics, results, examples.
+
+    run = read_run(Path("runs/pretrain"))
+    steps, losses = run.curve("train", "loss")
+
+A run that is still going, or was killed, can be read too: files that are not there yet are empty, and a
+last line of ``metrics.jsonl`` that was cut is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+Part = Literal["train", "validation"]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run directory.
+
+    Attributes:
+        path: the directory.
+        config: ``config.yaml``, resolved.
+        environment: ``environment.json``: versions, machine.
+        data_card: card of the prepared corpus or mixture, where the run says where it lies or holds a copy.
+        metrics: lines of ``metrics.jsonl``, by kind, in the order of steps; of a step logged twice (a
+            resumed run repeats the steps since its checkpoint) the later line.
+    """
+
+    path: Path
+    config: Record
+    environment: Record
+    data_card: Record
+    metrics: dict[Part, list[Record]]
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    def last(self, part: Part) -> Record:
+        """The last line of a kind, empty if there is none."""
+        return self.metrics[part][-1] if self.metrics[part] else {}
+
+    def curve(self, part: Part, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values ``[points]`` of a metric, float64; not-finite values are kept as they are."""
+        lines = [line for line in self.metrics[part] if _is_number(line.get(metric))]
+        return (
+            np.array([line["step"] for line in lines], dtype=np.float64),
+            np.array([line[metric] for line in lines], dtype=np.float64),
+        )
+
+    def metric_names(self) -> list[str]:
+        """Every number that was logged, in the order it was first seen."""
+        lines = [line for part in self.metrics.values() for line in part]
+        return list(dict.fromkeys(key for line in lines for key, value in line.items() if _is_number(value)))
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What an evaluation wrote: ``results.json`` and, if there, ``examples.jsonl``."""
+
+    path: Path
+    results: Record
+    examples: list[Record]
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run directory.
+
+    Raises:
+        ValueError: it is none (no ``metrics.jsonl``), or one of its files is broken; the message names file
+            and line.
+    """
+    if not path.is_dir():
+        raise ValueError(f"no run at {path}: there is no such directory")
+    if not (path / "metrics.jsonl").is_file():
+        raise ValueError(f"{path} is not a run directory: it holds no metrics.jsonl")
+    config = _read_yaml(path / "config.yaml")
+    environment = read_json(path / "environment.json")
+    metrics: dict[Part, dict[float, Record]] = {"train": {}, "validation": {}}
+    for line in read_json_lines(path / "metrics.jsonl", may_be_cut=True):
+        part = line.get("kind")
+        if part in metrics and _is_number(line.get("step")):
+            metrics[part][line["step"]] = line
+    return RunRecord(
+        path=path,
+        config=config,
+        environment=environment,
+        data_card=_find_data_card(path, config, environment),
+        metrics={part: [lines[step] for step in sorted(lines)] for part, lines in metrics.items()},
+    )
+
+
+def read_evaluation(path: Path) -> EvaluationRecord:
+    """Read the directory that an evaluation wrote.
+
+    Raises:
+        ValueError: it holds no ``results.json``, or a file is broken.
+    """
+    if not (path / "results.json").is_file():
+        raise ValueError(f"{path} holds no results.json: give the --out directory of an evaluation")
+    examples = path / "examples.jsonl"
+    return EvaluationRecord(
+        path=path,
+        results=read_json(path / "results.json"),
+        examples=read_json_lines(examples) if examples.is_file() else [],
+    )
+
+
+def read_json(path: Path) -> Record:
+    """A JSON object from a file; empty if the file is not there.
+
+    Raises:
+        ValueError: the file is broken or holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} does not hold a JSON object")
+    return value
+
+
+def read_json_lines(path: Path, *, may_be_cut: bool = False) -> list[Record]:
+    """JSON objects, one a line; blank lines are passed over.
+
+    Args:
+        path: the file.
+        may_be_cut: the last line may be half-written (a process was killed) and is then left out.
+
+    Raises:
+        ValueError: a line is broken; the message names file and line.
+    """
+    records: list[Record] = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+            if not isinstance(value, dict):
+                raise ValueError("not a JSON object")
+        except ValueError as error:
+            if may_be_cut and number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        records.append(value)
+    return records
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read_yaml(path: Path) -> Record:
+    if not path.is_file():
+        return {}
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} does not hold a mapping")
+    return value
+
+
+def _find_data_card(path: Path, config: Record, environment: Record) -> Record:
+    """The card of the run's data: a copy in the run, or beside the data that the run names."""
+    for record in (environment, config):
+        if isinstance(card := record.get("data_card"), dict):
+            return card
+    places = [path / "data_card.json"]
+    for record in (environment, config):
+        if isinstance(data := record.get("data"), str):
+            places.append(Path(data) / "card.json")
+    for place in places:
+        if place.is_file():
+            return read_json(place)
+    return {}
