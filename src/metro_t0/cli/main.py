@@ -9,7 +9,11 @@ import sys
 
 import typer
 
+from metro_t0.cli.evaluate import evaluate
+from metro_t0.cli.generate import generate
 from metro_t0.cli.prepare import prepare
+from metro_t0.cli.rank import rank
+from metro_t0.cli.report import report
 
 app = typer.Typer(
     name="metro-t0",
@@ -19,6 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(prepare)
+app.command()(evaluate)
+app.command()(rank)
+app.command()(generate)
+app.command()(report)
 
 
 @app.callback()
