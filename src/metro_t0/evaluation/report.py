@@ -132,6 +132,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["number"] = charts.format_value
+    environment.filters["interval"] = _interval_text
     environment.filters["percent"] = lambda share: charts.format_value(share, "percent")
     page = environment.get_template("report.html.jinja").render(
         title=title,
@@ -142,6 +143,11 @@ def write_report(
     )
     _replace_file(Path(out), page)
     return Path(out)
+
+
+def _interval_text(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{100 * low:.1f} to {charts.format_value(high, 'percent')}"
 
 
 def _replace_file(out: Path, text: str) -> None:
@@ -337,16 +343,15 @@ def _task_view(task: Record) -> dict[str, Any]:
 
 def _statement(task: Record, interval: tuple[float, float], where: str) -> str:
     """One plain sentence: does this task lie above chance, and would a fixed answer have done as well?"""
-    chance = f"{100 * task['chance']:.1f} %"
-    if where == "within noise":
-        text = f"Within noise: chance ({chance}) lies inside the interval."
-    elif where == "below chance":
-        text = f"Below chance ({chance}): the whole interval lies under it."
-    else:
-        text = f"Above chance ({chance}): the whole interval lies over it."
+    text = {
+        "above chance": "The whole interval lies over chance.",
+        "within noise": "Chance lies inside the interval.",
+        "below chance": "The whole interval lies under chance.",
+    }[where]
     majority = task.get("majority")
     if where == "above chance" and majority is not None and interval[0] <= majority:
-        text += f" But always giving the commonest answer would score {100 * majority:.1f} %."
+        level = charts.format_value(majority, "percent")
+        text += f" But always giving the commonest answer would score {level}."
     return text
 
 

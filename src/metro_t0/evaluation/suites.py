@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import math
 import platform
@@ -147,7 +148,7 @@ def evaluate(
                 tokenizer,
                 task,
                 max_input_length,
-                lambda rows, name=task.task.name: report(name, rows),
+                functools.partial(report, task.task.name),
             )
             score, entry = _score(task, ranked, seed=seed)
             scores.append(score)

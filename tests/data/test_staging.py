@@ -1,0 +1,87 @@
+"""Staged documents, the held-out choice and the tokenizer's training lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metro_t0.data.corpora import resolve_sources
+from metro_t0.data.staging import StagedDocuments, choose_held_out, sample_lines, stage_documents
+
+lengths = st.lists(st.integers(1, 10_000_000), min_size=2, max_size=60).map(np.array)
+fractions = st.floats(0.001, 0.999)
+
+
+def stage(tmp_path: Path, *documents: str) -> StagedDocuments:
+    for number, text in enumerate(documents):
+        (tmp_path / f"{number:03}.txt").write_text(text)
+    return stage_documents(resolve_sources([tmp_path]), tmp_path / "staged.arrow")
+
+
+def test_distinct_documents_come_back_in_order(tmp_path: Path) -> None:
+    staged = stage(tmp_path, "One ü.\n", "Two.", "  One ü.", "\n\n", "Three.")
+    assert list(staged) == list(staged) == ["One ü.", "Two.", "Three."]
+    assert staged.characters.tolist() == [6, 4, 6] and len(staged) == 3
+    (count,) = staged.sources
+    assert (count.documents, count.characters, count.duplicates) == (3, 16, 1)
+
+
+def test_more_documents_than_one_batch_holds(tmp_path: Path) -> None:
+    path = tmp_path / "many.txt"
+    path.write_text("\n\n".join(f"Document {number}." for number in range(25_000)))
+    staged = stage_documents(resolve_sources([path]), tmp_path / "staged.arrow", split_documents="blank-line")
+    assert list(staged) == [f"Document {number}." for number in range(25_000)]
+
+
+@given(lengths, fractions, st.integers(0, 5))
+def test_held_out_documents_are_few_but_some(characters: np.ndarray, fraction: float, seed: int) -> None:
+    held_out = choose_held_out(characters, fraction, seed)
+    assert held_out.dtype == bool and held_out.shape == characters.shape
+    assert 1 <= held_out.sum() < len(characters)
+    assert (choose_held_out(characters, fraction, seed) == held_out).all()
+    if held_out.sum() > 1:
+        assert characters[held_out].sum() <= fraction * characters.sum()
+        assert np.ceil(characters[held_out] / 2000).sum() <= 1000
+    else:
+        assert characters[held_out] <= max(characters.sum() / 2, characters.min())
+
+
+def test_the_seed_and_the_fraction_decide_what_is_held_out() -> None:
+    characters = np.full(1000, 1000)
+    choices = {tuple(np.flatnonzero(choose_held_out(characters, 0.05, seed))) for seed in range(5)}
+    assert len(choices) == 5
+    assert {len(choice) for choice in choices} == {50}
+
+
+def test_held_out_blocks_are_bounded() -> None:
+    assert choose_held_out(np.full(100_000, 2000), 0.5, 0).sum() == 1000
+
+
+def test_one_document_cannot_be_split() -> None:
+    with pytest.raises(ValueError, match="--split-documents blank-line"):
+        choose_held_out(np.array([5]), 0.5, 0)
+
+
+def test_tokenizer_lines_are_all_training_lines_when_they_fit(tmp_path: Path) -> None:
+    staged = stage(tmp_path, "a\n\nb\n", "hidden", "c\n  \nd")
+    held_out = np.array([False, True, False])
+    assert list(sample_lines(staged, held_out, max_characters=100, seed=0)) == ["a", "b", "c", "d"]
+
+
+def test_tokenizer_lines_are_a_seeded_share_when_they_do_not_fit(tmp_path: Path) -> None:
+    documents = ["\n".join(f"{document} {line:05}" for line in range(2000)) for document in "abc"]
+    staged = stage(tmp_path, *documents)
+    held_out = np.array([False, True, False])
+
+    def sample(seed: int) -> list[str]:
+        return list(sample_lines(staged, held_out, max_characters=8000, seed=seed))
+
+    lines = sample(0)
+    assert lines == sample(0) != sample(1)
+    assert lines == sorted(lines), "in reading order"
+    assert {line[0] for line in lines} == {"a", "c"}
+    assert 6400 < sum(map(len, lines)) < 9600
