@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from metro_t0.cli.demo import demo
 from metro_t0.cli.prepare import prepare
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(demo)
 app.command()(prepare)
 
 
