@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser
+from evaluation_folders import HOSTILE, write_lines
+from headless_chromium import CHROMIUM, Browser
 
-from conftest import HOSTILE, write_lines
 from metro_t0.evaluation.report import write_report
 
 

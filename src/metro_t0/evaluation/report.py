@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,15 @@ from markupsafe import Markup
 from metro_t0 import __version__
 from metro_t0.evaluation import charts
 from metro_t0.evaluation.aggregate import verdict
-from metro_t0.evaluation.records import EvaluationRecord, Part, Record, RunRecord, read_evaluation, read_run
+from metro_t0.evaluation.records import (
+    EvaluationRecord,
+    Part,
+    Record,
+    RunRecord,
+    read_evaluation,
+    read_run,
+    write_text,
+)
 
 _EXAMPLES_PER_TASK = 4
 _MAX_LINES = 4
@@ -141,26 +147,13 @@ def write_report(
         version=__version__,
         written=datetime.datetime.now().astimezone().strftime("%-d %B %Y, %H:%M"),
     )
-    _replace_file(Path(out), page)
+    write_text(Path(out), page)
     return Path(out)
 
 
 def _interval_text(interval: Sequence[float]) -> str:
     low, high = interval
     return f"{100 * low:.1f} to {charts.format_value(high, 'percent')}"
-
-
-def _replace_file(out: Path, text: str) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(out)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 # ---- runs ------------------------------------------------------------------------------------------------
