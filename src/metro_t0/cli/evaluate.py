@@ -73,21 +73,22 @@ def evaluate(
 
 
 def _print_table(out: Path, results: dict[str, Any]) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"Suite {results['suite']}: accuracy in %"))
-    table.add_column("task")
-    for heading in ("rows", "templates", "mean", "95 % interval", "median", "chance"):
-        table.add_column(heading, justify="right")
-    table.add_column("against chance")
+    table = Table(title=Text(f"Suite {results['suite']}: accuracy in %"), box=SIMPLE)
+    table.add_column("task", overflow="fold")
+    for heading in ("rows", "templates", "mean", "95 % interval", "chance"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("against chance", no_wrap=True)
     for task in results["tasks"]:
         counts = (f"{task['rows']:,}", str(len(task["templates"])))
-        table.add_row(Text(task["task"]), *counts, *_cells(task, f"{100 * task['median']:.1f}"))
+        table.add_row(Text(task["task"]), *counts, *_cells(task))
     if len(results["tasks"]) > 1:
         table.add_section()
-        table.add_row("mean over tasks", "", "", *_cells(results["overall"], ""))
+        table.add_row("mean over tasks", "", "", *_cells(results["overall"]))
     console = Console()
     console.print(table)
     for skipped in results["skipped"]:
@@ -104,12 +105,11 @@ def _print_table(out: Path, results: dict[str, Any]) -> None:
     )
 
 
-def _cells(score: dict[str, Any], median: str) -> tuple[str, str, str, str, str]:
+def _cells(score: dict[str, Any]) -> tuple[str, str, str, str]:
     low, high = score["interval"]
     return (
         f"{100 * score['mean']:.1f}",
         f"{100 * low:.1f} to {100 * high:.1f}",
-        median,
         f"{100 * score['chance']:.1f}",
         score["verdict"],
     )
