@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -128,14 +130,16 @@ def test_each_target_token_weighs_the_same_whatever_its_row(model: MetroT0ForCon
     torch.testing.assert_close(together, (alone[0] * 1 + alone[1] * 19) / 20)
 
 
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "weights"])
 def test_reduced_precision_keeps_the_loss_and_totals_in_float32(
-    model: MetroT0ForConditionalGeneration,
+    model: MetroT0ForConditionalGeneration, autocast: bool
 ) -> None:
     rows = _rows([(20, 8), (6, 19)])
     batch = PROMPTED.collate(rows, _keys(rows))
     exact = PROMPTED(model, batch)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        reduced = PROMPTED(model, batch)
+    reduced_model = model if autocast else copy.deepcopy(model).to(torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        reduced = PROMPTED(reduced_model, batch)
     assert reduced.loss.dtype == torch.float32
     assert {total.dtype for total in reduced.totals.values()} == {torch.float32}
     torch.testing.assert_close(reduced.loss, exact.loss, rtol=0.02, atol=0.02)

@@ -82,8 +82,10 @@ def test_span_lengths_are_uniform_where_spans_are_too_rare_to_meet() -> None:
     assert shares == pytest.approx(np.full(5, 0.2), abs=0.015)
 
 
-def test_spans_wrap_around_the_row_so_that_every_position_is_alike() -> None:
-    masks = [draw_spans(40, SpanCorruption(), row_generator(4, i))[0] for i in range(3000)]
+@pytest.mark.parametrize(("length", "probability"), [(40, 0.15), (12, 0.6)])
+def test_spans_wrap_around_the_row_so_that_every_position_is_alike(length: int, probability: float) -> None:
+    corruption = SpanCorruption(probability=probability)
+    masks = [draw_spans(length, corruption, row_generator(4, i))[0] for i in range(3000)]
     shares = np.mean(masks, axis=0)
     deviation = np.sqrt(shares.mean() * (1 - shares.mean()) / len(masks))
     assert np.abs(shares - shares.mean()).max() < 4.5 * deviation
@@ -118,6 +120,11 @@ def test_rows_that_cannot_be_corrupted_are_refused() -> None:
     everywhere = SpanCorruption(probability=0.5, empty_probability=0.0, max_span_length=1)
     with pytest.raises(ValueError, match=r"a row of 200 tokens has \d+ spans, and 16 sentinels serve 15"):
         corrupt_spans(np.full(200, 9), everywhere, row_generator(1), 116, 16)
+    source, _ = corrupt_spans(np.full(60, 9), everywhere, row_generator(1), 300, 200)
+    spans = int((source > 100).sum())
+    corrupt_spans(np.full(60, 9), everywhere, row_generator(1), 100 + spans + 1, spans + 1)
+    with pytest.raises(ValueError, match=f"has {spans} spans"):
+        corrupt_spans(np.full(60, 9), everywhere, row_generator(1), 100 + spans, spans)
     with pytest.raises(ValueError, match="holds id 105"):
         corrupt_spans(np.array([0, 9, 105]), SpanCorruption(), row_generator(1), 116, 16)
 

@@ -9,7 +9,12 @@ import sys
 
 import typer
 
+from metro_t0.cli.demo import demo
+from metro_t0.cli.evaluate import evaluate
+from metro_t0.cli.generate import generate
 from metro_t0.cli.prepare import prepare
+from metro_t0.cli.rank import rank
+from metro_t0.cli.report import report
 
 app = typer.Typer(
     name="metro-t0",
@@ -18,7 +23,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(demo)
 app.command()(prepare)
+app.command()(evaluate)
+app.command()(rank)
+app.command()(generate)
+app.command()(report)
 
 
 @app.callback()

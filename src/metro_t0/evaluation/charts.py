@@ -49,7 +49,7 @@ def format_value(value: float, unit: Unit = "number") -> str:
     if not math.isfinite(value):
         return "not finite"
     if unit == "percent":
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
     size = abs(value)
     if size >= 1e6:
         return f"{value / 1e6:.3g}M"
@@ -59,7 +59,7 @@ def format_value(value: float, unit: Unit = "number") -> str:
         return f"{value:,.0f}"
     if size == 0:
         return "0"
-    if size < 1e-3:
+    if size < 1e-2:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:.3g}"

@@ -133,7 +133,7 @@ def rank(
     Raises:
         ValueError: a row without answers, or not as many rows of choices as prompts.
     """
-    with _progress_bar(console, len(prompts)) as advance:
+    with progress_bar(console, len(prompts), "Ranking answers") as advance:
         return rank_rows(
             model,
             tokenizer,
@@ -224,7 +224,12 @@ def _encode(
     room = max_length - 2
     encoded: dict[str, Tokens] = {}
     cut: set[str] = set()
-    for text, ids in zip(distinct, tokenizer.encode_texts(distinct), strict=True):
+    all_ids = tokenizer.encode_texts(distinct)
+    for index, text in enumerate(distinct):
+        # As officially, a special token that a text spells out ("</s>") is that token; encode_texts takes it as text.
+        if any(token in text for token in tokenizer.all_special_tokens):
+            all_ids[index] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for text, ids in zip(distinct, all_ids, strict=True):
         if len(ids) > room:
             cut.add(text)
         encoded[text] = (*start, *ids[:room], tokenizer.eos_token_id)
@@ -259,7 +264,7 @@ def _score_batch(model: MetroT0ForConditionalGeneration, batch: Sequence[_Prompt
     device = model.device
     pad = model.config.pad_token_id
     input_ids = _pad([prompt.tokens for prompt in batch], pad).to(device)
-    attention_mask = input_ids.ne(pad).long()
+    attention_mask = _pad([(1,) * len(prompt.tokens) for prompt in batch], 0).to(device)
     states = model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
     groups = [prompt.decoder_rows() for prompt in batch]
     for turn in range(max(map(len, groups))):
@@ -354,7 +359,8 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
 
 
 @contextmanager
-def _progress_bar(console: Console | None, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(console: Console | None, total: int, doing: str) -> Iterator[Callable[[int], None]]:
+    """A bar on the console, as a function that hears how many more are done; without a console, nothing."""
     if console is None:
         yield lambda rows: None
         return
@@ -367,5 +373,5 @@ def _progress_bar(console: Console | None, total: int) -> Iterator[Callable[[int
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("Ranking answers", total=total)
+        task = progress.add_task(doing, total=total)
         yield lambda rows: progress.advance(task, rows)

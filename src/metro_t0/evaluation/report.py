@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,15 @@ from markupsafe import Markup
 from metro_t0 import __version__
 from metro_t0.evaluation import charts
 from metro_t0.evaluation.aggregate import verdict
-from metro_t0.evaluation.records import EvaluationRecord, Part, Record, RunRecord, read_evaluation, read_run
+from metro_t0.evaluation.records import (
+    EvaluationRecord,
+    Part,
+    Record,
+    RunRecord,
+    read_evaluation,
+    read_run,
+    write_text,
+)
 
 _EXAMPLES_PER_TASK = 4
 _MAX_LINES = 4
@@ -132,6 +138,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["number"] = charts.format_value
+    environment.filters["interval"] = _interval_text
     environment.filters["percent"] = lambda share: charts.format_value(share, "percent")
     page = environment.get_template("report.html.jinja").render(
         title=title,
@@ -140,21 +147,13 @@ def write_report(
         version=__version__,
         written=datetime.datetime.now().astimezone().strftime("%-d %B %Y, %H:%M"),
     )
-    _replace_file(Path(out), page)
+    write_text(Path(out), page)
     return Path(out)
 
 
-def _replace_file(out: Path, text: str) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(out)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _interval_text(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{100 * low:.1f} to {charts.format_value(high, 'percent')}"
 
 
 # ---- runs ------------------------------------------------------------------------------------------------
@@ -337,16 +336,15 @@ def _task_view(task: Record) -> dict[str, Any]:
 
 def _statement(task: Record, interval: tuple[float, float], where: str) -> str:
     """One plain sentence: does this task lie above chance, and would a fixed answer have done as well?"""
-    chance = f"{100 * task['chance']:.1f} %"
-    if where == "within noise":
-        text = f"Within noise: chance ({chance}) lies inside the interval."
-    elif where == "below chance":
-        text = f"Below chance ({chance}): the whole interval lies under it."
-    else:
-        text = f"Above chance ({chance}): the whole interval lies over it."
+    text = {
+        "above chance": "The whole interval lies over chance.",
+        "within noise": "Chance lies inside the interval.",
+        "below chance": "The whole interval lies under chance.",
+    }[where]
     majority = task.get("majority")
     if where == "above chance" and majority is not None and interval[0] <= majority:
-        text += f" But always giving the commonest answer would score {100 * majority:.1f} %."
+        level = charts.format_value(majority, "percent")
+        text += f" But always giving the commonest answer would score {level}."
     return text
 
 

@@ -7,6 +7,7 @@ Parameter names are those of the published checkpoints (``q``, ``k``, ``v``, ``o
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -211,16 +212,14 @@ class Attention(nn.Module):
         if cache is None:
             states = key_value_states if is_cross else hidden_states
             return 0, self._split(self.k(states)), self._split(self.v(states))
-        pair = cache if isinstance(cache, EncoderDecoderCache) else None
+        assert isinstance(cache, EncoderDecoderCache), "the decoder keeps self- and cross-attention apart"
+        store: Any = cache.self_attention_cache
         if is_cross:
-            assert pair is not None, "cross-attention needs an encoder-decoder cache"
-            store = pair.cross_attention_cache
-            if pair.is_updated.get(self.layer_index):
+            store = cache.cross_attention_cache
+            if cache.is_updated.get(self.layer_index):
                 layer = store.layers[self.layer_index]
                 return 0, layer.keys, layer.values
-            pair.is_updated[self.layer_index] = True
-        else:
-            store = cache if pair is None else pair.self_attention_cache
+            cache.is_updated[self.layer_index] = True
         past_length = store.get_seq_length(self.layer_index)
         states = key_value_states if is_cross else hidden_states
         key, value = store.update(self._split(self.k(states)), self._split(self.v(states)), self.layer_index)

@@ -110,15 +110,15 @@ class MetroT0Config(PreTrainedConfig):
         self.rtd_head = rtd_head
         self.rtd_location = rtd_location
         self.initialization = initialization
-        kwargs.setdefault("tie_word_embeddings", True)
-        kwargs.setdefault("is_encoder_decoder", True)
         self._check()
+        special_tokens = {
+            "pad_token_id": pad_token_id,
+            "bos_token_id": bos_token_id,
+            "eos_token_id": eos_token_id,
+            "decoder_start_token_id": decoder_start_token_id,
+        }
         super().__init__(
-            pad_token_id=pad_token_id,
-            bos_token_id=bos_token_id,
-            eos_token_id=eos_token_id,
-            decoder_start_token_id=decoder_start_token_id,
-            **kwargs,
+            **{"tie_word_embeddings": True, "is_encoder_decoder": True, **special_tokens, **kwargs}
         )
 
     @property

@@ -24,6 +24,7 @@ from .stacks import Decoder, Encoder
 class MetroT0PreTrainedModel(PreTrainedModel):
     """What all METRO-T0 models have in common for transformers."""
 
+    config: MetroT0Config
     config_class = MetroT0Config
     base_model_prefix = ""
     main_input_name = "input_ids"
@@ -67,8 +68,9 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         """The one token embedding, ``[vocabulary, hidden]``."""
         return self.shared
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embedding everywhere it is used as input."""
+        assert isinstance(value, nn.Embedding)
         self.shared = value
         self.encoder.embed_tokens = value
         self.decoder.embed_tokens = value
@@ -135,17 +137,19 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(config.pad_token_id)
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(
+            encoded = self.encoder(
                 input_ids, attention_mask, inputs_embeds, output_attentions, output_hidden_states
             )
-        elif not isinstance(encoder_outputs, BaseModelOutput):
-            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        elif isinstance(encoder_outputs, tuple):
+            encoded = BaseModelOutput(last_hidden_state=encoder_outputs[0])
+        else:
+            encoded = encoder_outputs
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         decoded = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
-            encoder_hidden_states=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=attention_mask,
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
@@ -164,9 +168,9 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             decoder_hidden_states=decoded.hidden_states,
             decoder_attentions=decoded.attentions,
             cross_attentions=decoded.cross_attentions,
-            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
-            encoder_hidden_states=encoder_outputs.hidden_states,
-            encoder_attentions=encoder_outputs.attentions,
+            encoder_last_hidden_state=encoded.last_hidden_state,
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attentions=encoded.attentions,
         )
         return output.to_tuple() if return_dict is False else output
 

@@ -11,23 +11,25 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 from transformers import initialization as init
 
 from .configuration import MetroT0Config
 
 BERT_STANDARD_DEVIATION = 0.02
+_SCHEME = "_initialization_scheme"
 
 
 def mark(root: nn.Module, scheme: str) -> None:
     """Say by which scheme (``bert``, ``torch`` or ``zero``) everything below ``root`` starts."""
     for module in root.modules():
-        module._initialization_scheme = scheme
+        setattr(module, _SCHEME, scheme)
 
 
 def initialize(module: nn.Module, config: MetroT0Config) -> None:
     """Initialise one module's own parameters in place, by its kind and the scheme it was marked with."""
-    scheme = getattr(module, "_initialization_scheme", "main")
+    scheme = getattr(module, _SCHEME, "main")
     if isinstance(module, nn.LayerNorm):
         init.ones_(module.weight)
         init.zeros_(module.bias)
@@ -71,14 +73,14 @@ def _initialize_embedding(module: nn.Embedding, scheme: str, config: MetroT0Conf
         _zero_padding_row(module)
 
 
-def _initialize_vocabulary(weight: nn.Parameter, config: MetroT0Config) -> None:
+def _initialize_vocabulary(weight: torch.Tensor, config: MetroT0Config) -> None:
     if config.initialization == "published":
         init.normal_(weight, std=(2 * config.vocab_size) ** -0.5)
     else:
         _initialize_by_width(weight, config)
 
 
-def _initialize_by_width(weight: nn.Parameter, config: MetroT0Config) -> None:
+def _initialize_by_width(weight: torch.Tensor, config: MetroT0Config) -> None:
     bound = math.sqrt(3.0 / (2.0 * config.d_model))
     init.uniform_(weight, -bound, bound)
 

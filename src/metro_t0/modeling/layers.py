@@ -6,6 +6,8 @@ state dictionary is the published format and no key is ever renamed.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -50,11 +52,19 @@ class SelfAttentionLayer(_SubLayer):
         super().__init__(config, dropout_rate)
         self.SelfAttention = Attention(config, dropout_rate, layer_index, relative_bias)
 
+    def forward(self, hidden_states: torch.Tensor, **attention: Any) -> tuple[torch.Tensor, Weights]:
+        output, weights = self.SelfAttention(hidden_states, **attention)
+        return self.add_and_normalize(hidden_states, output), weights
+
 
 class CrossAttentionLayer(_SubLayer):
     def __init__(self, config: MetroT0Config, dropout_rate: float, layer_index: int) -> None:
         super().__init__(config, dropout_rate)
         self.EncDecAttention = Attention(config, dropout_rate, layer_index)
+
+    def forward(self, hidden_states: torch.Tensor, **attention: Any) -> tuple[torch.Tensor, Weights]:
+        output, weights = self.EncDecAttention(hidden_states, **attention)
+        return self.add_and_normalize(hidden_states, output), weights
 
 
 class FeedForwardLayer(_SubLayer):
@@ -87,10 +97,9 @@ class EncoderBlock(GradientCheckpointingLayer):
     ) -> tuple[torch.Tensor, Weights]:
         """``[B, T, D]`` to ``[B, T, D]`` and the attention probabilities where wanted."""
         attention, feed_forward = self.layer
-        output, weights = attention.SelfAttention(
+        hidden_states, weights = attention(
             hidden_states, mask=mask, buckets=buckets, need_weights=need_weights
         )
-        hidden_states = attention.add_and_normalize(hidden_states, output)
         return feed_forward(hidden_states), weights
 
 
@@ -120,16 +129,14 @@ class DecoderBlock(GradientCheckpointingLayer):
     ) -> tuple[torch.Tensor, Weights, Weights]:
         """``[B, T, D]`` to ``[B, T, D]``, the self- and the cross-attention probabilities where wanted."""
         attention, cross_attention, feed_forward = self.layer
-        output, weights = attention.SelfAttention(
+        hidden_states, weights = attention(
             hidden_states, mask=mask, causal=causal, cache=cache, need_weights=need_weights
         )
-        hidden_states = attention.add_and_normalize(hidden_states, output)
-        output, cross_weights = cross_attention.EncDecAttention(
+        hidden_states, cross_weights = cross_attention(
             hidden_states,
             key_value_states=encoder_hidden_states,
             mask=encoder_mask,
             cache=cache,
             need_weights=need_weights,
         )
-        hidden_states = cross_attention.add_and_normalize(hidden_states, output)
         return feed_forward(hidden_states), weights, cross_weights

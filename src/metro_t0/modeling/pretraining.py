@@ -44,11 +44,11 @@ class MetroT0ForPreTraining(MetroT0ForConditionalGeneration):
         self.rtd_head = detection_head(self.config)
         self._tied_weights_keys = {**self._tied_weights_keys, **_shared_with_auxiliary(self.config)}
 
-    def set_input_embeddings(self, value: torch.nn.Embedding) -> None:
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
         """Replace the token embedding everywhere it is used as input."""
         super().set_input_embeddings(value)
         if self.config.auxiliary_sharing != "none":
-            self.auxiliary.encoder.embed_tokens = value
+            self.auxiliary.encoder.embed_tokens = self.shared
 
     def forward(  # type: ignore[override]
         self,

@@ -35,4 +35,4 @@ def build_objective(settings: ObjectiveSettings, model_config: MetroT0Config, se
     if isinstance(settings, MetroSettings):
         masking = Masking(**settings.masking.model_dump())
         return MetroObjective(**values, **vocabulary, masking=masking, seed=seed)
-    return SpanCorruptionObjective(**vocabulary, spans=SpanCorruption(**values), seed=seed)
+    return SpanCorruptionObjective(**vocabulary, corruption=SpanCorruption(**values), seed=seed)

@@ -72,7 +72,7 @@ def draw_spans(
     mask = np.zeros(length, dtype=np.bool_)
     longest = settings.max_span_length
     span_tokens = settings.probability * (1.0 - settings.empty_probability) * length
-    growing = min(length, round_at_random(span_tokens / ((1 + longest) / 2), rng))
+    growing = round_at_random(span_tokens / ((1 + longest) / 2), rng)
     # In random order, so that every leading part is a random subset of the one before.
     starts = rng.choice(length, growing, replace=False, shuffle=True)
     mask[starts] = True

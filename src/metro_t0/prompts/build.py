@@ -14,6 +14,7 @@ The card (``card.json``)::
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import tempfile
@@ -371,9 +372,8 @@ class _Writer:
         import pyarrow as pa
 
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-        values = np.fromiter(
-            (token for row in rows for token in row), self._ids.to_pandas_dtype(), offsets[-1]
-        )
+        flat = itertools.chain.from_iterable(rows)
+        values = np.fromiter(flat, self._ids.to_pandas_dtype(), offsets[-1])
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from jinja2 import pass_context, pass_environment
+from jinja2 import StrictUndefined, pass_context, pass_environment
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -59,6 +59,13 @@ class Draws:
         if self._generator is None:
             self._generator = random.Random(self._seed)
         return self._generator.choice(items)
+
+
+class MissingColumn(StrictUndefined):
+    """Stands for a column that is not there: any use but ``is defined`` raises UndefinedError."""
+
+    # Without it, a list that is indexed by a missing label would quietly give nothing.
+    __index__ = StrictUndefined.__int__
 
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):

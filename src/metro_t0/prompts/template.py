@@ -39,10 +39,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import StrictUndefined, meta, nodes
+from jinja2 import meta, nodes
 from jinja2.exceptions import TemplateSyntaxError, UndefinedError
 
-from metro_t0.prompts.sandbox import DRAWS, MAX_OUTPUT, Draws, environment
+from metro_t0.prompts.sandbox import DRAWS, MAX_OUTPUT, Draws, MissingColumn, environment
 from metro_t0.prompts.template_file import read_template_file
 
 MAX_VARIABLE_LENGTH = 2048
@@ -144,7 +144,7 @@ class Template:
         """Renders although columns are missing: they may stand in a branch that is not taken."""
         columns = ", ".join(sorted(variables))
         try:
-            return self._apply(variables | {name: StrictUndefined(name=name) for name in missing}, seed)
+            return self._apply(variables | {name: MissingColumn(name=name) for name in missing}, seed)
         except ValueError as error:
             if not isinstance(error.__cause__, UndefinedError):
                 raise
