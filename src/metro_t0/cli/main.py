@@ -9,7 +9,9 @@ import sys
 
 import typer
 
+from metro_t0.cli.finetune import finetune
 from metro_t0.cli.prepare import prepare
+from metro_t0.cli.pretrain import pretrain
 
 app = typer.Typer(
     name="metro-t0",
@@ -19,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(prepare)
+app.command()(pretrain)
+app.command()(finetune)
 
 
 @app.callback()

@@ -51,9 +51,8 @@ class Trial:
     validation_batches: Sequence[Batch]
     started: float
 
-    def updater(self, precision: str) -> Updater:
+    def updater(self, precision: Precision) -> Updater:
         """An updater whose optimizer is thrown away."""
-        assert precision == "fp32" or precision == "bf16"
         optimizer, clip_norm = (
             build_optimizer(self.model.parameters(), self.optimizer),
             self.optimizer.clip_norm,
@@ -120,7 +119,7 @@ def _faster_precision(trial: Trial) -> tuple[Precision, str]:
     return ("bf16" if bf16 < _WORTH_IT * fp32 else "fp32"), reason
 
 
-def _faster_threads(trial: Trial, precision: str) -> tuple[int, str]:
+def _faster_threads(trial: Trial, precision: Precision) -> tuple[int, str]:
     """All of torch's threads or half of them (those of one processor core may be in each other's way)."""
     most = torch.get_num_threads()
     if most == 1 or trial.model.device.type != "cpu":
@@ -156,7 +155,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _steps_in_budget(trial: Trial, precision: str) -> tuple[int, str]:
+def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, str]:
     """As many steps as fit the time budget beside validations and saves."""
     settings, budget = trial.settings, trial.settings.budget_seconds
     assert budget is not None

@@ -3,7 +3,7 @@
     run = pretrain(load_pretrain_config("tiny"), Path("prepared"), Path("runs/tiny"), console=Console())
     run = finetune(load_finetune_config("finetune-tiny"), run, Path("mixture.yaml"), Path("runs/prompted"))
 
-Both leave a run directory (see run_directory.py) whose ``model/`` is what ``from_pretrained``, ``evaluate`` and ``rank``
+Both leave a run directory (see run_directory.py) whose ``model/`` is what ``from_pretrained`` and ``evaluate``
 read. A user's mistake is found before the run directory is made.
 """
 
@@ -42,7 +42,6 @@ from metro_t0.training.starting_point import (
 from metro_t0.training.training_data import TrainingData
 from metro_t0.training.validation import Validation
 
-
 ConfigType = TypeVar("ConfigType", PretrainConfig, FinetuneConfig)
 
 
@@ -77,7 +76,7 @@ def pretrain(
     config = _settled_config(run, config, resume)
     corpus = PreparedCorpus.load(Path(data))
     tokenizer = load_tokenizer(corpus.tokenizer)
-    rows = TrainingData(*(TokenRows(part, ("input_ids",)) for part in (corpus.train, corpus.validation)))
+    rows = TrainingData(TokenRows(corpus.train, ("input_ids",)), TokenRows(corpus.validation, ("input_ids",)))
     _check_lengths(rows, config.model.num_positions, "prepare the corpus with a smaller --max-length")
     model = new_pretraining_model(config, tokenizer)
     if init_from is not None and not resume:
@@ -218,7 +217,8 @@ def _run_loop(
     config = config.model_copy(
         update={"training": config.training.model_copy(update={"device": device.type})}
     )
-    model.to(device).train()
+    torch.nn.Module.to(model, device)
+    model.train()
     objective = build_objective(config.objective, model.config, config.training.seed)
     validation = Validation(
         objective,

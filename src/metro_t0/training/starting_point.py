@@ -141,7 +141,8 @@ def pretrained_model(
     config.dropout_rate = dropout_rate
     if len(tokenizer) != config.vocab_size:
         raise ValueError(
-            f"{source}: the tokenizer has {len(tokenizer)} ids, the model {config.vocab_size}: they do not belong together"
+            f"{source}: the tokenizer has {len(tokenizer)} ids, the model {config.vocab_size}: they do not belong "
+            "together"
         )
     model, missing = _from_pretrained(MetroT0ForConditionalGeneration, folder, config)
     if missing:
@@ -154,7 +155,7 @@ def _from_pretrained(
 ) -> tuple[MetroT0ForConditionalGeneration, list[str]]:
     """A model in float32 and the names that its folder does not hold."""
     try:
-        found: tuple[Any, dict[str, Any]] = kind.from_pretrained(
+        found: Any = kind.from_pretrained(
             str(folder), config=config, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, RuntimeError) as error:
