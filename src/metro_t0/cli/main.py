@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from metro_t0.cli.demo import demo
 from metro_t0.cli.evaluate import evaluate
 from metro_t0.cli.generate import generate
 from metro_t0.cli.prepare import prepare
@@ -22,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(demo)
 app.command()(prepare)
 app.command()(evaluate)
 app.command()(rank)

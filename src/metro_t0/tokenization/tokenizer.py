@@ -102,12 +102,18 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
             raise ValueError(f"{name} is not a SentencePiece model") from None
         count = self._processor.get_piece_size()
         pieces: list[str] = self._processor.id_to_piece(list(range(count)))
-        known = pieces[len(SPECIAL_TOKENS) :] if self._dict_content is None else _dictionary_tokens(self._dict_content)
+        known = (
+            pieces[len(SPECIAL_TOKENS) :]
+            if self._dict_content is None
+            else _dictionary_tokens(self._dict_content)
+        )
         self._num_pieces = len(SPECIAL_TOKENS) + len(known)
         self._tokens = [*SPECIAL_TOKENS, *known, *(f"<sen{i:03d}>" for i in range(self.n_sentinel_tokens))]
         self._ids = {token: id_ for id_, token in enumerate(self._tokens)}
         if len(self._ids) != len(self._tokens):
-            raise ValueError(f"the dictionary beside {name} holds a token twice, or a special token or a sentinel")
+            raise ValueError(
+                f"the dictionary beside {name} holds a token twice, or a special token or a sentinel"
+            )
         # The published dictionaries keep SentencePiece's order; another one is served through a table.
         to_ids = [self._ids.get(piece, UNKNOWN_ID) for piece in pieces]
         to_ids[self._processor.unk_id()] = UNKNOWN_ID
