@@ -1,4 +1,4 @@
-"""Generation: the cache, the side of the padding, the attention kernel and precomputed encoder states change nothing."""
+"""Generation: cache, side of the padding, attention kernel and precomputed encoder states change nothing."""
 
 from __future__ import annotations
 
