@@ -18,6 +18,7 @@ from metro_t0.data.pydocs import PydocEntry
 Side = Literal["train", "evaluation"]
 
 EVALUATION_SHARE = 0.15
+_COMPARED_WORDS = 40
 _MIN_SUMMARY_WORDS, _MAX_SUMMARY_WORDS = 4, 24
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"(*])")
 _HEADING = re.compile(r"(?:[A-Z][\w-]*(?: [A-Za-z][\w-]*){0,2}):?")
@@ -28,7 +29,7 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 _NAME_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _RETURN_TYPES = {
     "bool": "bool", "str": "str", "int": "int", "float": "float", "None": "None", "dict": "dict", "list": "list",
-    "tuple": "tuple", "torch.Tensor": "tensor", "Tensor": "tensor", "Iterator": "iterator", "Generator": "iterator",
+    "tuple": "tuple",
 }  # fmt: skip
 
 
@@ -43,7 +44,7 @@ class PydocDocument:
         sentences: the prose after it, in order, up to the first section.
         parameters: (name, first line of its description).
         result: plain name of the returned type that the signature announces, or None.
-        side: whether questions about it train or evaluate. Documents with the same summary are on one side.
+        side: whether questions about it train or evaluate.
     """
 
     library: str
@@ -83,14 +84,19 @@ def content_words(text: str) -> set[str]:
 
 
 def parse_entries(entries: Iterable[PydocEntry]) -> Iterator[PydocDocument]:
-    """The entries that begin with a sentence of ordinary length, in their order; equal summaries only once."""
+    """The entries that begin with a sentence of ordinary length, in their order.
+
+    What has the same summary or the same body as an earlier one is left out, so that no question to evaluate on
+    repeats a text of training.
+    """
     seen: set[str] = set()
     for entry in entries:
-        if entry.kind == "topic":
+        document = None if entry.kind == "topic" else _parse(entry)
+        if document is None:
             continue
-        document = _parse(entry)
-        if document is not None and (key := _normalized(document.summary)) not in seen:
-            seen.add(key)
+        texts = {_normalized(document.summary), _normalized(document.body(_COMPARED_WORDS))} - {""}
+        if not texts & seen:
+            seen |= texts
             yield document
 
 

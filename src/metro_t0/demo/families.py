@@ -24,7 +24,7 @@ RowMaker = Callable[[Sequence[PydocDocument], random.Random, int], Iterator[Row]
 
 LIBRARIES = ("python", "numpy", "pandas", "torch", "transformers", "sympy", "networkx", "matplotlib")
 KINDS = ("class", "function", "module")
-RESULTS = ("bool", "dict", "int", "list", "None", "str", "tensor", "tuple")
+RESULTS = ("bool", "dict", "int", "list", "None", "str", "tuple")
 TEXT_WORDS = 40
 _LONG_WORD = 5
 

@@ -90,14 +90,15 @@ def run_demo(out: Path, *, budget_seconds: float | None = None, console: Console
     Raises:
         ValueError: ``out`` holds something already, or the budget is too short.
     """
+    plan = plan_demo(budget_seconds)
+    check_vacant(out)
+
     from metro_t0.config import load_finetune_config, load_pretrain_config
     from metro_t0.data.prepare import prepare
     from metro_t0.evaluation.report import write_report
     from metro_t0.evaluation.suites import evaluate
     from metro_t0.training.run import finetune, pretrain
 
-    plan = plan_demo(budget_seconds)
-    check_vacant(out)
     clock = _Clock(plan.budget_seconds, console)
     out.mkdir(parents=True, exist_ok=True)
 
