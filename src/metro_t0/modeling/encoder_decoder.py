@@ -109,7 +109,8 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         Adds the positions, counted over the whole text so far: a padding token that was generated as any other takes
         no position, and the keys and values in a cache no longer tell where there was one.
         """
-        inputs = super().prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
+        parent: Any = super()
+        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
         if inputs.get("decoder_attention_mask") is None and "decoder_position_ids" not in inputs:
             real = input_ids.ne(self.config.pad_token_id).long()
             positions = real.cumsum(dim=1) * real - 1
