@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 FORMAT_VERSION = 1
 _STEP = re.compile(r"step-(\d+)")
@@ -69,7 +70,14 @@ def save_checkpoint(
 
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: Saveable | None) -> None:
     """Model and tokenizer into a folder that is there, as ``from_pretrained`` reads them."""
-    model.save_pretrained(folder, max_shard_size="1000GB")
+    # transformers draws a bar of its own for every file that it writes.
+    drew_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder, max_shard_size="1000GB")
+    finally:
+        if drew_bars:
+            logging.enable_progress_bar()
     if tokenizer is not None:
         tokenizer.save_pretrained(str(folder))
 
