@@ -272,9 +272,7 @@ class Reference:
         return np.einsum("...i,oi->...o", states, weight) + bias
 
     def _norm(self, name: str, states: Array) -> Array:
-        return self._normalize(
-            states, self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
-        )
+        return self._normalize(states, self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"])
 
     def _normalize(self, states: Array, weight: Array, bias: Array) -> Array:
         centred = states - states.mean(axis=-1, keepdims=True)

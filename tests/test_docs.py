@@ -1,7 +1,7 @@
 """Every command, file and piece of Python in the README and docs/ runs, shrunk where it is long.
 
-Fenced blocks: ``bash`` runs line by line, ``python`` runs whole, ``yaml`` that begins with ``# file: NAME`` becomes that
-file. ``<!-- tests -->`` before a block leaves it to continuous integration, ``<!-- demo -->`` to the demo's own test.
+Fenced blocks: ``bash`` runs line by line, ``python`` runs whole, ``yaml`` that begins with ``# file: NAME`` becomes
+that file. ``<!-- tests -->`` before a block leaves it to continuous integration, ``<!-- demo -->`` to the demo's test.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seasons = [{"report": f"{number} degrees.", "label": int(number > 10)} for number in range(24)]
     reviews = [{"text": ("Fine." if n % 2 else "Poor.") + f" Bought {n}.", "label": n % 2} for n in range(24)]
     for name, rows in {
-        "reviews.jsonl": reviews,
+        "reviews.jsonl": reviews[::2],
+        "more-reviews.jsonl": reviews[1::2],
         "weather-train.jsonl": seasons[::2],
         "weather-test.jsonl": seasons[1::2],
         "questions.jsonl": [{"input": "Is it cold?", "choices": ["Yes", "No"]}],

@@ -73,7 +73,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         ),
     ]:
         assert run(monkeypatch, *arguments, "--out", out) == 2
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metro-t0:")]
+        (line,) = filter(None, capsys.readouterr().err.splitlines())
         assert line.startswith(message)
         assert sorted(source.parent.iterdir()) == before
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network_reference import Reference
-from tiny_networks import PAD, parameters_of, random_ids, random_text, randomize, tiny_config
 
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
+from network_reference import Reference
+from tiny_networks import PAD, parameters_of, random_ids, random_text, randomize, tiny_config
 
 SHARINGS = ("none", "token", "token_pos", "token_pos_norm")
 LENGTHS = [9, 3, 14]

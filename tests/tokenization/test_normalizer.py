@@ -55,9 +55,7 @@ def plain_normalize(text: str, lower: bool) -> str:
 
 nasty_text = st.lists(
     st.one_of(
-        st.sampled_from(
-            [*"abZ3é中Σİß", "``", "''", "'", "‘", "’", "´", "“", "”", "—", "–", "-", "' ", "_", "$", "^"]
-        ),
+        st.sampled_from([*"abZ3é中Σİß`'‘’´“”—–-_$^", "``", "''", "' "]),
         st.sampled_from(SUFFIXES),
         st.sampled_from(WHITESPACE),
         st.sampled_from(PUNCTUATION),
@@ -79,11 +77,8 @@ def test_equals_plain_twin(text: str, lower: bool) -> None:
 
 
 def test_punctuation_of_every_character() -> None:
-    wrong = [
-        code
-        for code in range(sys.maxunicode + 1)
-        if is_punctuation(chr(code)) != plain_is_punctuation(chr(code))
-    ]
+    characters = map(chr, range(sys.maxunicode + 1))
+    wrong = [each for each in characters if is_punctuation(each) != plain_is_punctuation(each)]
     assert wrong == []
 
 

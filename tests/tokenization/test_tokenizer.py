@@ -1,4 +1,4 @@
-"""The tokenizer: ids, specials and sentinels, batches, saving, and the official answers where they are given."""
+"""The tokenizer: ids, specials and sentinels, batches, saving, and the official answers where given."""
 
 from __future__ import annotations
 
@@ -50,10 +50,11 @@ def test_ids_are_sentencepiece_ids_of_the_normalised_text(
     assert tokenizer(reference_texts[:20]).input_ids == [[BOS, *ids, EOS] for ids in expected]
 
 
+any_text = st.text(st.characters(exclude_categories=[]))
+
+
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    texts=st.lists(st.text(st.characters(exclude_categories=[])), max_size=4), num_threads=st.integers(1, 2)
-)
+@given(texts=st.lists(any_text, max_size=4), num_threads=st.integers(1, 2))
 def test_call_and_encode_texts_agree(tokenizer: MetroT0Tokenizer, texts: list[str], num_threads: int) -> None:
     for text, ids in zip(texts, tokenizer.encode_texts(texts, num_threads=num_threads), strict=True):
         # The call alone answers <unk> to a text that is not empty but of which nothing is left.

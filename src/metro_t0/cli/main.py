@@ -11,8 +11,10 @@ import typer
 
 from metro_t0.cli.demo import demo
 from metro_t0.cli.evaluate import evaluate
+from metro_t0.cli.finetune import finetune
 from metro_t0.cli.generate import generate
 from metro_t0.cli.prepare import prepare
+from metro_t0.cli.pretrain import pretrain
 from metro_t0.cli.rank import rank
 from metro_t0.cli.report import report
 
@@ -23,17 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(demo)
-app.command()(prepare)
-app.command()(evaluate)
-app.command()(rank)
-app.command()(generate)
-app.command()(report)
-
-
-@app.callback()
-def _verbs() -> None:
-    """From raw text to a zero-shot text-to-text model."""
+for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, report):
+    app.command()(verb)
 
 
 def main() -> None:

@@ -41,12 +41,14 @@ def rank(
     """
     from rich.console import Console
 
-    from metro_t0.evaluation.loading import load_model
-    from metro_t0.evaluation.rank import rank as rank_answers
     from metro_t0.evaluation.records import read_questions, write_text
 
     name = "standard input" if str(file) == "-" else str(file)
     questions = read_questions(sys.stdin.buffer.read() if str(file) == "-" else file, name)
+
+    from metro_t0.evaluation.loading import load_model
+    from metro_t0.evaluation.rank import rank as rank_answers
+
     network, tokenizer = load_model(model)
     errors = Console(stderr=True)
     results = rank_answers(

@@ -381,8 +381,10 @@ def _silent_datasets() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _progress(console: Console | None) -> Progress:
-    return Progress(
+@contextmanager
+def _progress(console: Console | None) -> Iterator[Progress]:
+    """Progress bars, wiped away after an error so that its message stands alone."""
+    progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
@@ -392,3 +394,9 @@ def _progress(console: Console | None) -> Progress:
         console=console or Console(quiet=True),
         disable=console is None,
     )
+    with progress:
+        try:
+            yield progress
+        except BaseException:
+            progress.live.transient = True
+            raise

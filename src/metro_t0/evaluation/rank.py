@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +39,8 @@ Tokens = tuple[int, ...]
 # Answers of one prompt beyond this many tokens go into a further decoder row: attention among them is
 # quadratic.
 _TOKENS_PER_DECODER_ROW = 512
-_LOGITS_AT_ONCE = 2**24
+# On a CPU about what its cache holds.
+_LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
 _BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 
 
@@ -342,11 +344,12 @@ def _target_log_probabilities(
     model: MetroT0ForConditionalGeneration, hidden: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """``log p(target)`` ``[N]`` in float32 from decoder states ``[N, D]``, a few rows of logits at a time."""
-    at_once = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
-    parts = []
-    for states, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True):
-        logits = model.project(states).float()
-        parts.append(logits.gather(-1, wanted[:, None]).squeeze(-1) - logits.logsumexp(-1))
+    at_once = max(1, _LOGITS_AT_ONCE.get(hidden.device.type, 2**21) // model.config.vocab_size)
+    # The fused cross-entropy is the logit minus log-sum-exp in one pass: half the time of the two on a CPU.
+    parts = [
+        -F.cross_entropy(model.project(states).float(), wanted, reduction="none")
+        for states, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True)
+    ]
     return torch.cat(parts)
 
 

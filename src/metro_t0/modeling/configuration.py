@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -125,6 +126,14 @@ class MetroT0Config(PreTrainedConfig):
     def mask_token_id(self) -> int:
         """First sentinel: METRO's mask token and the decoder's start in pretraining (official ``t5_metro.py``)."""
         return self.vocab_size - self.num_sentinel_tokens
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The decoder's view has the decoder's depth in ``num_layers``: transformers sizes its cache by that."""
+        view = super().get_text_config(decoder=decoder, encoder=encoder)
+        if decoder and not encoder:
+            view = copy(view)
+            view.num_layers = self.num_decoder_layers
+        return view
 
     def _check(self) -> None:
         if self.num_heads * self.d_kv != self.d_model:

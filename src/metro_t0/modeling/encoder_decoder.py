@@ -101,12 +101,29 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         shifted[:, 0] = self.config.decoder_start_token_id
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
 
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, *arguments: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """What ``generate`` gives to ``forward`` at one step.
+
+        Adds the positions, counted over the whole text so far: a padding token that was generated as any other takes
+        no position, and the keys and values in a cache no longer tell where there was one.
+        """
+        parent: Any = super()
+        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
+        if inputs.get("decoder_attention_mask") is None and "decoder_position_ids" not in inputs:
+            real = input_ids.ne(self.config.pad_token_id).long()
+            positions = real.cumsum(dim=1) * real - 1
+            inputs["decoder_position_ids"] = positions[:, -inputs["decoder_input_ids"].shape[1] :]
+        return inputs
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
+        decoder_position_ids: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
@@ -125,6 +142,7 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             attention_mask: ``[B, S]``, 0 on padding; by default everything but ``pad_token_id`` is real.
             decoder_input_ids: ``[B, T]``; made from the labels where only those are given.
             decoder_attention_mask: ``[B, past + T]``, 0 on padding, beside the causal rule.
+            decoder_position_ids: ``[B or 1, T]``, counted from 0, -1 on padding; by default tokens are counted.
             encoder_outputs: what the encoder gave before, in place of ``input_ids``.
             past_key_values: the cache of earlier steps.
             labels: ``[B, T]``, -100 where there is no loss.
@@ -151,6 +169,7 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=attention_mask,
+            position_ids=decoder_position_ids,
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
             use_cache=config.use_cache and not self.training if use_cache is None else use_cache,

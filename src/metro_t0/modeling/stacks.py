@@ -144,7 +144,8 @@ class Decoder(_Stack):
                 True where a query may attend, in place of the causal rule; or None for the causal rule alone.
             encoder_hidden_states: ``[B, S, D]``.
             encoder_attention_mask: ``[B, S]``, 0 on padding, or None.
-            position_ids: ``[B or 1, T]``, counted from 0; by default tokens are counted in order, padding left out.
+            position_ids: ``[B or 1, T]``, counted from 0, -1 on padding; by default tokens are counted in order,
+                padding left out.
             past_key_values: keys and values of earlier positions; filled further by this call.
             use_cache: start a cache where none is given.
             output_attentions: return each layer's self- and cross-attention probabilities.

@@ -4,9 +4,9 @@
 >>> len(tokenizer)  # 8192 pieces and 512 sentinels
 8704
 
-As the published vocabularies were, it is trained on the corpus's words and their counts, not on a sample of its
-sentences: every text counts, memory is bounded by the number of distinct words, and the same words in another order
-or on another machine give the same vocabulary.
+As the published vocabularies were, it is trained on the corpus's words and their counts, not on a sample of
+its sentences: every text counts, memory is bounded by the number of distinct words, and the same words in
+another order or on another machine give the same vocabulary.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import io
 import os
 import re
 import shutil
+import string
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sentencepiece
 
@@ -33,7 +34,9 @@ MAX_DISTINCT_WORDS = 2_000_000
 """Beyond this many distinct words (about 300 MB) the rarest are forgotten while counting."""
 
 _LONGEST_WORD = 1024
-# Sums of floating-point numbers are split by thread: another number of threads would train another vocabulary.
+# In the vocabulary however rare: a prompt asks with "?" even where the corpus hardly does.
+_REQUIRED_CHARACTERS = string.ascii_letters + string.digits + string.punctuation
+# Sums of floating-point numbers are split by thread: another number would train another vocabulary.
 _THREADS = 2
 _TOO_LARGE = re.compile(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)")
 _TOO_SMALL = re.compile(r"Vocabulary size is smaller than required_chars\. \d+ vs (\d+)")
@@ -60,8 +63,8 @@ def train_tokenizer(
         num_sentinel_tokens: sentinels after the pieces, of which the first is METRO's mask token.
 
     Raises:
-        ValueError: ``out`` holds something, the texts hold no word, or ``vocab_size`` is too large or too small for
-            them (the message names the nearest possible size).
+        ValueError: ``out`` holds something, the texts hold no word, or ``vocab_size`` is too large or too
+            small for them (the message names the nearest possible size).
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -79,17 +82,23 @@ def train_tokenizer(
 
 
 def count_words(texts: Iterable[str], lower: bool, max_distinct: int = MAX_DISTINCT_WORDS) -> Counter[str]:
-    """Counts of the normalised words of ``texts``; the rarest are forgotten whenever there are ``max_distinct``."""
+    """Counts of the normalised words of ``texts``; beyond ``max_distinct`` words the rarest are forgotten."""
     normalize = TextNormalizer(lower)
     counts: Counter[str] = Counter()
-    rare = 0
     for text in texts:
         counts.update(_cut_long_words(normalize(text).split(" ")))
-        while len(counts) > max_distinct:
-            rare += 1
-            counts = Counter({word: count for word, count in counts.items() if count > rare})
+        if len(counts) > max_distinct:
+            counts = _forget_rarest(counts, keep=max_distinct // 2)
     del counts[""]
     return counts
+
+
+def _forget_rarest(counts: Counter[str], keep: int) -> Counter[str]:
+    """The words above a threshold of occurrences, the lowest that leaves at most ``keep`` of them."""
+    if len(counts) <= keep:
+        return counts
+    threshold = sorted(counts.values(), reverse=True)[keep]
+    return Counter({word: count for word, count in counts.items() if count > threshold})
 
 
 def _cut_long_words(words: list[str]) -> Iterator[str]:
@@ -103,8 +112,8 @@ def _cut_long_words(words: list[str]) -> Iterator[str]:
 def _word_lines(counts: Counter[str]) -> Iterator[str]:
     """The counts as SentencePiece's tab-separated input, frequent words first.
 
-    A piece is a candidate only where two occurrences of it go on differently. A word listed once, or always followed
-    by a space, would never be one as a whole, so each line holds its word twice, for half the count.
+    A piece is a candidate only where two occurrences of it go on differently. A word listed once, or always
+    followed by a space, would never be one as a whole, so each line holds its word twice, for half the count.
     """
     for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         line = word.encode("utf-8", "replace").decode()
@@ -126,6 +135,7 @@ def _train_unigram(counts: Counter[str], vocab_size: int, lower: bool) -> bytes:
             vocab_size=vocab_size,
             normalization_rule_name="nmt_nfkc_cf" if lower else "nmt_nfkc",
             character_coverage=0.9999,
+            required_chars=_REQUIRED_CHARACTERS.lower() if lower else _REQUIRED_CHARACTERS,
             max_sentencepiece_length=32,
             max_sentence_length=16 * _LONGEST_WORD,
             bos_id=0,
@@ -148,32 +158,27 @@ def _train_unigram(counts: Counter[str], vocab_size: int, lower: bool) -> bytes:
 def _size_error(message: str, vocab_size: int) -> ValueError:
     if found := _TOO_LARGE.search(message):
         return ValueError(
-            f"vocab_size {vocab_size} is too large for this corpus: it yields at most {found[1]} pieces"
+            f"vocab_size {vocab_size} is too large: this corpus yields at most {found[1]} pieces"
         )
     if found := _TOO_SMALL.search(message):
-        return ValueError(
-            f"vocab_size {vocab_size} is too small for this corpus: its characters need {found[1]}"
-        )
-    return ValueError(
-        f"SentencePiece cannot train {vocab_size} pieces on this corpus: {' '.join(message.split())}"
-    )
+        return ValueError(f"vocab_size {vocab_size} is too small: this corpus's characters need {found[1]}")
+    reason = " ".join(message.split())
+    return ValueError(f"SentencePiece cannot train {vocab_size} pieces on this corpus: {reason}")
 
 
-def _save(model: bytes, out: Path, **settings: Any) -> None:
+def _save(model: bytes, out: Path, *, lower: bool, n_sentinel_tokens: int) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     aside.mkdir()
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         pieces = processor.id_to_piece(list(range(len(SPECIAL_TOKENS), processor.get_piece_size())))
-        paths = {argument: aside / name for argument, name in VOCABULARY_FILES.items()}
-        paths["sp_path"].write_bytes(model)
-        paths["dict_path"].write_text(
-            "".join(f"{piece} 1\n" for piece in pieces), encoding="utf-8", newline="\n"
-        )
+        sp_path, dict_path = (aside / VOCABULARY_FILES[argument] for argument in ("sp_path", "dict_path"))
+        sp_path.write_bytes(model)
+        dict_path.write_bytes("".join(f"{piece} 1\n" for piece in pieces).encode())
         # Corpora are text throughout: "</s>" inside a document must not end a sequence.
         MetroT0Tokenizer(
-            **{argument: str(path) for argument, path in paths.items()}, split_special_tokens=True, **settings
+            str(sp_path), str(dict_path), lower, n_sentinel_tokens, split_special_tokens=True
         ).save_pretrained(aside)
         aside.rename(out)
     except BaseException:
