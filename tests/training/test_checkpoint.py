@@ -72,7 +72,7 @@ def test_another_shape_is_refused_by_name(tmp_path: Path) -> None:
         load_checkpoint(folder, wider, build_optimizer(wider.parameters(), BAG_OPTIMIZER))
     more = bag_model()
     more.extra = torch.nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="another shape: extra.weight is in this configuration only"):
+    with pytest.raises(ValueError, match=r"another shape: extra\.weight is in this configuration only"):
         load_checkpoint(folder, more, build_optimizer(more.parameters(), BAG_OPTIMIZER))
 
 
