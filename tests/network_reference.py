@@ -110,11 +110,11 @@ class Reference:
     def decode(self, ids: Array, encoded: Array, encoder_real: Array) -> list[Array]:
         """States after the embedding and after each layer, ``[B, T, D]`` each."""
         states = self._embed("decoder", ids)
-        everything = np.ones(ids.shape, dtype=bool)
+        real = ids != self.pad
         collected = [states]
         for layer in range(self.config.num_decoder_layers):
             name = f"decoder.block.{layer}.layer"
-            attended = self._attend(f"{name}.0.SelfAttention", states, states, everything, causal=True)
+            attended = self._attend(f"{name}.0.SelfAttention", states, states, real, causal=True)
             states = self._norm(f"{name}.0.layer_norm", states + attended)
             attended = self._attend(f"{name}.1.EncDecAttention", states, encoded, encoder_real)
             states = self._norm(f"{name}.1.layer_norm", states + attended)

@@ -1,7 +1,7 @@
 """Every command, file and piece of Python in the README and docs/ runs, shrunk where it is long.
 
-Fenced blocks: ``bash`` runs line by line, ``python`` runs whole, ``yaml`` that begins with ``# file: NAME`` becomes that
-file. ``<!-- tests -->`` before a block leaves it to continuous integration, ``<!-- demo -->`` to the demo's own test.
+Fenced blocks: ``bash`` runs line by line, ``python`` runs whole, ``yaml`` that begins with ``# file: NAME`` becomes
+that file. ``<!-- tests -->`` before a block leaves it to continuous integration, ``<!-- demo -->`` to the demo's test.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def write_run(path: Path, *, objective: str, steps: int = 600, log_every: int = 
                 "lm_accuracy_kept": 0.72 * (1 - np.exp(-4 * done)),
                 "rtd_recall": 0.35 * done,
                 "rtd_specificity": 0.99 - 0.04 * done,
-                "replace_ratio": 0.99 - 0.15 * done,
+                "replace_ratio": 0.149 - 0.03 * done,
             }
             parts["loss"] = parts["auxiliary_loss"] + parts["lm_loss"] + 50 * parts["rtd_loss"]
         else:

@@ -77,14 +77,14 @@ def test_a_run_that_was_killed_or_diverged_can_be_shown(tmp_path: Path) -> None:
     run = tmp_path / "cut"
     run.mkdir()
     lines = [
-        {"kind": "train", "step": step, "loss": value}
+        {"kind": "train", "step": step, "loss": value, "skipped_updates": 1}
         for step, value in ((1, 9.5), (2, float("nan")), (3, 8.0))
     ]
     write_lines(run / "metrics.jsonl", lines)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "ste')
     text = _Page(write_report([run], tmp_path / "report.html").read_text()).text
-    assert "train: 9.5 → 8" in text
+    assert "train: 9.5 → 8" in text and "updates skipped, not finite" in text
     (run / "metrics.jsonl").write_text("")
     assert "Nothing was logged yet" in _Page(write_report([run], tmp_path / "report.html").read_text()).text
 

@@ -55,7 +55,7 @@ def test_the_cache_changes_nothing(
 def test_padding_as_an_ordinary_token_is_counted_alike(
     model: MetroT0ForConditionalGeneration, way: str
 ) -> None:
-    """A generated padding token takes no position, with the cache as without."""
+    """A generated padding token takes no position and is not looked at, with the cache as without."""
     ids = random_ids([12, 5, 8])
     pushed = {"sequence_bias": {(PAD,): 3.0, (2,): -50.0}}
     with_cache = generate(model, ids, way, use_cache=True, **pushed)
@@ -71,6 +71,16 @@ def test_the_side_of_the_padding_changes_nothing(
 ) -> None:
     right, left = random_ids(lengths, seed), random_ids(lengths, seed, pad_left=True)
     assert torch.equal(generate(model, right, way), generate(model, left, way))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_static_cache(model: MetroT0ForConditionalGeneration, attention: str) -> None:
+    model = copy.deepcopy(model)
+    model.set_attn_implementation(attention)
+    ids = random_ids([12, 5, 8])
+    more = {"suppress_tokens": [PAD], "eos_token_id": VOCAB_SIZE + 1}
+    static = generate(model, ids, "greedy", cache_implementation="static", disable_compile=True, **more)
+    assert torch.equal(static, generate(model, ids, "greedy", **more))
 
 
 @settings(max_examples=4, deadline=None)

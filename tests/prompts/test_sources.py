@@ -98,7 +98,7 @@ def test_csv_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list
         (
             "a.jsonl.gz",
             gzip.compress(JSON_LINES * 99, mtime=0)[:-9],
-            r"a\.jsonl\.gz: the file is damaged or ends early",
+            r"a\.jsonl\.gz: the compressed file is damaged or ends early",
         ),
         ("a.jsonl.gz", JSON_LINES, "is damaged"),
         ("a.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:12] + b"\x99" * 30, "is damaged|not valid"),

@@ -25,7 +25,7 @@ RowMaker = Callable[[Sequence[PydocDocument], random.Random, int], Iterator[Row]
 LIBRARIES = ("python", "numpy", "pandas", "torch", "transformers", "sympy", "networkx", "matplotlib")
 KINDS = ("class", "function", "module")
 RESULTS = ("bool", "dict", "int", "list", "None", "str", "tuple")
-TEXT_WORDS = 40
+TEXT_WORDS = 28
 _LONG_WORD = 5
 
 

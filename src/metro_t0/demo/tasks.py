@@ -38,11 +38,14 @@ class Family:
         rows: makes them.
         held_out_template: the template that finetuning does not see; None for open-ended families, which cannot
             be ranked, and for families that are held out whole.
+        share: of the rows that other families have. Long answers have many tokens, which all count alike in the
+            loss, and would otherwise take most of it.
     """
 
     name: str
     rows: RowMaker
     held_out_template: str | None = None
+    share: float = 1.0
 
 
 TRAINED = (
@@ -53,7 +56,7 @@ TRAINED = (
     Family("name", families.name_rows, "find the name"),
     Family("mention", families.mention_rows, "is it mentioned"),
     Family("order", families.order_rows, "makes sense"),
-    Family("summary", families.summary_rows),
+    Family("summary", families.summary_rows, share=0.2),
 )
 HELD_OUT = (
     Family("from_library", families.from_library_rows),
@@ -106,7 +109,7 @@ def write_tasks(
             _copy_templates(family, folder / "templates")
             sides: dict[Side, int] = {"evaluation": evaluation_rows}
             if family in TRAINED:
-                sides["train"] = rows
+                sides["train"] = int(rows * family.share)
             for side, number in sides.items():
                 made = _rows(family, documents[side], side, number, seed)
                 _write_rows(folder / "rows" / f"{family.name}.{side}.jsonl", made)

@@ -92,7 +92,7 @@ _PANELS = (
     _Panel(
         "Replaced share",
         {"replace_ratio": "replaced"},
-        "Share of masked tokens whose sample differs from the original.",
+        "Share of all tokens that the auxiliary model replaced by another.",
         unit="percent",
         from_zero=True,
     ),
@@ -102,7 +102,7 @@ _PANELS = (
     _Panel("Learning rate", {"learning_rate": "learning rate"}, "As the optimiser used it.", from_zero=True),
     _Panel("Gradient norm", {"gradient_norm": "norm"}, "Of all parameters, before clipping.", from_zero=True),
 )
-_NOT_DRAWN = {"step", "tokens", "seconds"}
+_NOT_DRAWN = {"step", "tokens", "seconds", "skipped_updates"}
 
 
 def write_report(
@@ -201,6 +201,8 @@ def _run_facts(run: RunRecord) -> list[tuple[str, str]]:
     _, speed = run.curve("train", "tokens_per_second")
     if len(speed):
         facts.append(("median speed", f"{charts.format_value(float(np.median(speed)))} tokens/s"))
+    if last.get("skipped_updates"):
+        facts.append(("updates skipped, not finite", f"{last['skipped_updates']:,}"))
     _, losses = run.curve("validation", "loss")
     if len(losses) > 1:
         first, final = (charts.format_value(float(value)) for value in (losses[0], losses[-1]))

@@ -197,9 +197,9 @@ class Attention(nn.Module):
             mask=mask,
             causal=causal,
             dropout=self.dropout_rate if self.training else 0.0,
-            need_weights=need_weights,
+            need_weights=need_weights or self.config._attn_implementation == "eager",
         )
-        return self.o(output.transpose(1, 2).flatten(2)), weights
+        return self.o(output.transpose(1, 2).flatten(2)), weights if need_weights else None
 
     def _split(self, projected: torch.Tensor) -> torch.Tensor:
         batch, length, _ = projected.shape

@@ -106,14 +106,14 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         """What ``generate`` gives to ``forward`` at one step.
 
-        Adds the positions, counted over the whole text so far: a padding token that was generated as any other takes
-        no position, and the keys and values in a cache no longer tell where there was one.
+        A padding token that was generated as any other takes no position and is not looked at, as when all is decoded
+        anew; the keys and values in a cache no longer tell where there was one, so that the mask has to.
         """
-        inputs = super().prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
-        if inputs.get("decoder_attention_mask") is None and "decoder_position_ids" not in inputs:
-            real = input_ids.ne(self.config.pad_token_id).long()
-            positions = real.cumsum(dim=1) * real - 1
-            inputs["decoder_position_ids"] = positions[:, -inputs["decoder_input_ids"].shape[1] :]
+        parent: Any = super()
+        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
+        real = input_ids.ne(self.config.pad_token_id)
+        if inputs.get("decoder_attention_mask") is None and not bool(real.all()):
+            inputs["decoder_attention_mask"] = real
         return inputs
 
     def forward(
@@ -122,7 +122,6 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        decoder_position_ids: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
@@ -140,8 +139,8 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             input_ids: ``[B, S]``.
             attention_mask: ``[B, S]``, 0 on padding; by default everything but ``pad_token_id`` is real.
             decoder_input_ids: ``[B, T]``; made from the labels where only those are given.
-            decoder_attention_mask: ``[B, past + T]``, 0 on padding, beside the causal rule.
-            decoder_position_ids: ``[B or 1, T]``, counted from 0, -1 on padding; by default tokens are counted.
+            decoder_attention_mask: ``[B, past + T]``, 0 on padding, beside the causal rule; by default, and without a
+                cache, everything but ``pad_token_id`` is real.
             encoder_outputs: what the encoder gave before, in place of ``input_ids``.
             past_key_values: the cache of earlier steps.
             labels: ``[B, T]``, -100 where there is no loss.
@@ -163,12 +162,13 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             encoded = encoder_outputs
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        if decoder_attention_mask is None and decoder_input_ids is not None and past_key_values is None:
+            decoder_attention_mask = decoder_input_ids.ne(config.pad_token_id)
         decoded = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=attention_mask,
-            position_ids=decoder_position_ids,
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
             use_cache=config.use_cache and not self.training if use_cache is None else use_cache,

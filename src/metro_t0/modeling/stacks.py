@@ -144,8 +144,7 @@ class Decoder(_Stack):
                 True where a query may attend, in place of the causal rule; or None for the causal rule alone.
             encoder_hidden_states: ``[B, S, D]``.
             encoder_attention_mask: ``[B, S]``, 0 on padding, or None.
-            position_ids: ``[B or 1, T]``, counted from 0, -1 on padding; by default tokens are counted in order,
-                padding left out.
+            position_ids: ``[B or 1, T]``, counted from 0; by default tokens are counted in order, padding left out.
             past_key_values: keys and values of earlier positions; filled further by this call.
             use_cache: start a cache where none is given.
             output_attentions: return each layer's self- and cross-attention probabilities.
@@ -169,6 +168,8 @@ class Decoder(_Stack):
         mask = attention_mask
         if attention_mask is not None and not replaces_causal_rule:
             mask = attention_mask[:, None, None, :].bool()
+        elif mask is not None and mask.is_floating_point():
+            mask = mask >= 0  # what transformers makes for a static cache: 0 or a very negative number to add
         encoder_mask = None
         if encoder_attention_mask is not None:
             encoder_mask = encoder_attention_mask[:, None, None, :].bool()
