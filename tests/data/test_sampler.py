@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -35,6 +36,26 @@ def test_micro_batches_hold_each_row_once_within_the_bound(lengths: np.ndarray, 
         assert len(batch) == 1 or padded_tokens(lengths[batch]) <= bound
     firsts = [tuple(lengths[batch[0]].tolist()) for batch in batches]
     assert firsts == sorted(firsts, reverse=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(row_lengths.map(lambda lengths: lengths[:9]), st.integers(1, 300))
+def test_the_cut_costs_least_of_all(lengths: np.ndarray, bound: int) -> None:
+    def cost(batches: list[np.ndarray]) -> float:
+        return sum(padded_tokens(batch) for batch in batches) + len(batches) * bound / 32
+
+    order = sorted(lengths.tolist(), reverse=True)
+    ordered = np.array(order, dtype=np.int32)
+    places = range(1, len(ordered))
+    cuts = [cut for number in range(len(ordered)) for cut in itertools.combinations(places, number)]
+    partitions = [np.split(ordered, cut) for cut in cuts]
+    allowed = [
+        partition
+        for partition in partitions
+        if all(len(batch) == 1 or padded_tokens(batch) <= bound for batch in partition)
+    ]
+    ours = cost([lengths[batch] for batch in cut_into_micro_batches(lengths, bound)])
+    assert ours == pytest.approx(min(map(cost, allowed)))
 
 
 @given(row_lengths, st.integers(1, 500), st.integers(1, 8))

@@ -23,6 +23,10 @@ from numpy.typing import NDArray
 EpochOrder = Callable[[int], NDArray[np.int64]]
 RowKey = tuple[int, ...]
 
+# What one more micro-batch costs beside its tokens, as a share of ``micro_batch_tokens``: the launches and Python of a
+# forward and backward pass.
+_PASS_SHARE = 1 / 32
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -53,7 +57,7 @@ def padded_tokens(lengths: NDArray[np.int32]) -> int:
 
 
 def cut_into_micro_batches(lengths: NDArray[np.int32], micro_batch_tokens: int) -> list[NDArray[np.int64]]:
-    """Sort rows by length, longest first, and cut them into micro-batches.
+    """Sort rows by length, longest first, and cut them where padded tokens and passes together cost least.
 
     Args:
         lengths: ``[rows, columns]``.
@@ -63,17 +67,29 @@ def cut_into_micro_batches(lengths: NDArray[np.int32], micro_batch_tokens: int) 
         Places ``[rows of the micro-batch]`` in ``lengths``; together each row once.
     """
     order = np.lexsort(tuple(-lengths[:, column] for column in range(lengths.shape[1] - 1, -1, -1)))
-    batches = []
-    start, widths = 0, np.zeros(lengths.shape[1], dtype=np.int64)
-    for end, place in enumerate(order):
-        grown = np.maximum(widths, lengths[place])
-        if end > start and (end - start + 1) * int(grown.sum()) > micro_batch_tokens:
-            batches.append(order[start:end])
-            start, grown = end, lengths[place].astype(np.int64)
-        widths = grown
-    if start < len(order):
-        batches.append(order[start:])
-    return batches
+    ordered = lengths[order].astype(np.int64)
+    number = len(ordered)
+    # Least cost of the first n rows, and where the last micro-batch of that cut begins.
+    costs = np.full(number + 1, np.inf)
+    costs[0] = 0.0
+    begins = np.zeros(number + 1, dtype=np.int64)
+    for start in range(number):
+        most = max(1, micro_batch_tokens // max(1, int(ordered[start].sum())))
+        widths = np.maximum.accumulate(ordered[start : start + most], axis=0).sum(axis=1)
+        padded = widths * np.arange(1, len(widths) + 1)
+        # Padded tokens only grow with more rows, so that those within the bound come first.
+        fitting = max(1, int(np.searchsorted(padded, micro_batch_tokens, side="right")))
+        found = costs[start] + padded[:fitting] + _PASS_SHARE * micro_batch_tokens
+        ends = slice(start + 1, start + 1 + fitting)
+        better = found < costs[ends]
+        costs[ends][better] = found[better]
+        begins[ends][better] = start
+    batches: list[NDArray[np.int64]] = []
+    end = number
+    while end:
+        batches.append(order[begins[end] : end])
+        end = int(begins[end])
+    return batches[::-1]
 
 
 class StepSampler:
