@@ -67,7 +67,7 @@ def test_another_shape_is_refused_by_name(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path, 1, model, optimizer, {})
     wider = bag_model(width=12)
     with pytest.raises(
-        ValueError, match=r"another shape: embedding.weight is \[64, 8\] there and \[64, 12\] in this"
+        ValueError, match=r"another shape: embedding\.weight is \[64, 8\] there and \[64, 12\] in this"
     ):
         load_checkpoint(folder, wider, build_optimizer(wider.parameters(), BAG_OPTIMIZER))
     more = bag_model()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def parameters_with_gradients(seed: int, scale: float = 1.0) -> list[nn.Paramete
 def test_the_schedule_warms_up_and_decays_to_nothing() -> None:
     rates = [learning_rate_at(step, 100, 10, 1.0) for step in range(1, 102)]
     assert rates[:10] == pytest.approx([step / 10 for step in range(1, 11)])
-    falls = [one - other for one, other in itertools.pairwise(rates[9:])]
+    falls = [one - other for one, other in pairwise(rates[9:])]
     assert falls == pytest.approx([1 / 91] * 91)
     assert rates[100] == pytest.approx(0.0)
     assert learning_rate_at(1, 1, 0, 1.0) == 1.0

@@ -15,7 +15,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,16 +71,22 @@ def save_checkpoint(
 
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: Saveable | None) -> None:
     """Model and tokenizer into a folder that is there, as ``from_pretrained`` reads them."""
-    # transformers draws a bar of its own for every file that it writes.
+    with without_transformers_bars():
+        model.save_pretrained(folder, max_shard_size="1000GB")
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(folder))
+
+
+@contextmanager
+def without_transformers_bars() -> Iterator[None]:
+    """transformers draws a bar of its own for every file that it reads or writes, across ours."""
     drew_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model.save_pretrained(folder, max_shard_size="1000GB")
+        yield
     finally:
         if drew_bars:
             logging.enable_progress_bar()
-    if tokenizer is not None:
-        tokenizer.save_pretrained(str(folder))
 
 
 def make_durable(folder: Path) -> None:

@@ -44,6 +44,7 @@ def learning_rate_at(step: int, steps: int, warmup_steps: int, peak: float) -> f
 
     The official schedule counts updates from 0, so that its first one has rate 0; here none is lost.
     """
+    warmup_steps = max(1, warmup_steps)
     if step <= warmup_steps:
         return peak * step / warmup_steps
     return peak * max(0, steps - step + 1) / (steps - warmup_steps + 1)

@@ -17,6 +17,7 @@ from metro_t0.modeling.configuration import MetroT0Config
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+from metro_t0.training.checkpoint import without_transformers_bars
 
 # What shapes the tensors that two models must share for one to take the other's weights.
 _MAIN_SHAPE = (
@@ -155,9 +156,10 @@ def _from_pretrained(
 ) -> tuple[MetroT0ForConditionalGeneration, list[str]]:
     """A model in float32 and the names that its folder does not hold."""
     try:
-        found: Any = kind.from_pretrained(
-            str(folder), config=config, dtype=torch.float32, output_loading_info=True
-        )
+        with without_transformers_bars():
+            found: Any = kind.from_pretrained(
+                str(folder), config=config, dtype=torch.float32, output_loading_info=True
+            )
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"the model in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
