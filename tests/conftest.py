@@ -1,4 +1,4 @@
-"""Shared fixtures. METRO_T0_GOLDEN and METRO_T0_DATA name folders of outside cases; tests that need them skip without."""
+"""Shared fixtures: METRO_T0_GOLDEN and METRO_T0_DATA name folders of outside cases; without them those tests skip."""
 
 from __future__ import annotations
 

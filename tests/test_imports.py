@@ -53,10 +53,7 @@ def sources() -> list[Path]:
 def test_imports_run_one_way(path: Path) -> None:
     relative = path.relative_to(PACKAGE)
     room = relative.parts[0].removesuffix(".py")
-    if room in ("__init__", "cli"):
-        allowed = set(ALLOWED) | {"cli"}
-    else:
-        allowed = ALLOWED[room] | {room}
+    allowed = {*ALLOWED, "cli"} if room in ("__init__", "cli") else {*ALLOWED[room], room}
     for name in imported_names(path):
         if name.startswith("metro_t0.") and (str(relative), name) not in DEFERRED:
             assert name.split(".")[1] in allowed, f"{relative} imports {name}"

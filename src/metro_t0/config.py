@@ -48,7 +48,8 @@ class ModelSettings(_Settings):
     num_heads: int = Field(gt=0)
     relative_attention_num_buckets: int = Field(default=32, ge=4)
     relative_attention_max_distance: int = Field(default=128, ge=2)
-    max_positions: int = Field(default=1024, gt=0)
+    max_positions: int = Field(default=512, gt=0, description="positions that the relative bias tells apart")
+    num_positions: int = Field(default=1024, gt=0, description="longest sequence, in tokens")
     dropout_rate: Rate = 0.1
     layer_norm_epsilon: float = Field(default=1e-5, gt=0)
     num_auxiliary_layers: int = Field(default=4, gt=0)

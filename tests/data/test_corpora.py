@@ -224,7 +224,7 @@ def test_broken_compression(tmp_path: Path, suffix: str) -> None:
     whole = COMPRESSORS[suffix](os.urandom(5000).hex().encode())
     for raw in (whole[:-20], b"this is not compressed at all"):
         path.write_bytes(raw)
-        assert refusal(path).startswith(f"{path}: the compressed file is broken or cut short (")
+        assert refusal(path).startswith(f"{path}: the compressed file is damaged or ends early (")
 
 
 def test_pattern_that_matches_nothing(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_unknown_suffix(tmp_path: Path) -> None:
 def test_unreadable_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.symlink_to(tmp_path / "gone.txt")
-    assert refusal(tmp_path) == f"cannot read {path}: No such file or directory"
+    assert refusal(tmp_path) == f"{path}: cannot be read (No such file or directory)"
 
 
 def test_malformed_hub_source() -> None:

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser
+from evaluation_folders import HOSTILE, write_lines
+from headless_chromium import CHROMIUM, Browser
 
-from conftest import HOSTILE, write_lines
 from metro_t0.evaluation.report import write_report
 
 
@@ -77,14 +77,14 @@ def test_a_run_that_was_killed_or_diverged_can_be_shown(tmp_path: Path) -> None:
     run = tmp_path / "cut"
     run.mkdir()
     lines = [
-        {"kind": "train", "step": step, "loss": value}
+        {"kind": "train", "step": step, "loss": value, "skipped_updates": 1}
         for step, value in ((1, 9.5), (2, float("nan")), (3, 8.0))
     ]
     write_lines(run / "metrics.jsonl", lines)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "ste')
     text = _Page(write_report([run], tmp_path / "report.html").read_text()).text
-    assert "train: 9.5 → 8" in text
+    assert "train: 9.5 → 8" in text and "updates skipped, not finite" in text
     (run / "metrics.jsonl").write_text("")
     assert "Nothing was logged yet" in _Page(write_report([run], tmp_path / "report.html").read_text()).text
 

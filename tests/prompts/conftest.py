@@ -14,7 +14,8 @@ import yaml
 
 WORDS = """
 the river is wide and cold a small boat crosses it every morning before the market opens yes no good bad
-is this true or false what colour has the stone in her hand red green blue she said that nobody knows 0 1 2 3 4 5 6 7 8 9
+is this true or false what colour has the stone in her hand red green blue she said that nobody knows
+0 1 2 3 4 5 6 7 8 9
 """.split()  # noqa: SIM905
 
 

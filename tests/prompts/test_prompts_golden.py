@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from metro_t0 import MetroT0Tokenizer
+from metro_t0.prompts.mixture import load_mixture
 from metro_t0.prompts.sources import LocalFile
 from metro_t0.prompts.template import TemplateFolder, load_templates
 
@@ -60,3 +63,26 @@ def test_every_template_renders_real_rows(real_data: Path, templates: TemplateFo
             for row in itertools.islice(LocalFile(path).rows(), 3):
                 seen += template.apply(row, strict=True).num_parts == 2
     assert seen > 1000
+
+
+def test_built_rows_are_what_the_published_vocabulary_gives(
+    tmp_path: Path, real_data: Path, templates: TemplateFolder
+) -> None:
+    tokenizer = MetroT0Tokenizer.from_pretrained(real_data / "vocab" / "vocab_32k")
+    task = {"dataset": "super_glue/rte", "train": {"split": "validation"}, "use": ["can we infer"]}
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"tasks": [task], "validation_fraction": 0}))
+    mixture = load_mixture(
+        tmp_path / "mix.yaml",
+        templates=real_data / "promptsource_templates",
+        data_root=real_data / "tasks",
+    )
+    data = mixture.build(tokenizer, tmp_path / "out", max_input_length=100)
+    assert data.card["totals"]["train"]["truncated_inputs"] > 0
+    template = templates["super_glue/rte"]["can we infer"]
+    pairs = list(zip(mixture.tasks[0].rows(), data.train, strict=True))
+    assert len(pairs) == 277
+    for row, built in pairs:
+        rendered = template.apply(row)
+        expected = tokenizer(rendered.input, truncation=True, max_length=100).input_ids
+        assert built["input_ids"] == expected
+        assert built["labels"] == tokenizer(rendered.target).input_ids[1:]

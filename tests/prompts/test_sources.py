@@ -67,7 +67,7 @@ def test_csv_columns_of_numbers_are_numbers(tmp_path: Path) -> None:
     ]
     assert LocalFile(path).count() == 2
     tabs = tmp_path / "a.tsv.gz"
-    tabs.write_bytes(gzip.compress(b"a\tb\nx, y\t1\n"))
+    tabs.write_bytes(gzip.compress(b"a\tb\nx, y\t1\n", mtime=0))
     assert list(LocalFile(tabs).rows()) == [{"a": "x, y", "b": 1}]
 
 
@@ -97,11 +97,11 @@ def test_csv_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list
         ("a.csv", b"a,b\n1,\xff\n", r"a\.csv, line 2: not UTF-8"),
         (
             "a.jsonl.gz",
-            gzip.compress(JSON_LINES * 99)[:-9],
-            r"a\.jsonl\.gz: the file is damaged or ends early",
+            gzip.compress(JSON_LINES * 99, mtime=0)[:-9],
+            r"a\.jsonl\.gz: the compressed file is damaged or ends early",
         ),
         ("a.jsonl.gz", JSON_LINES, "is damaged"),
-        ("a.jsonl.gz", gzip.compress(b"x" * 99)[:12] + b"\x99" * 30, "is damaged|not valid"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:12] + b"\x99" * 30, "is damaged|not valid"),
         ("a.jsonl.xz", lzma.compress(JSON_LINES * 99)[:-20], "is damaged"),
         ("a.jsonl.zst", zstd(JSON_LINES * 999)[:-9], "is damaged|cannot be read"),
     ],
@@ -129,7 +129,7 @@ def test_data_root(tmp_path: Path) -> None:
     folder = tmp_path / "boats" / "default"
     folder.mkdir(parents=True)
     (folder / "train.jsonl").write_bytes(b"")
-    (folder / "train.jsonl.gz").write_bytes(gzip.compress(JSON_LINES))
+    (folder / "train.jsonl.gz").write_bytes(gzip.compress(JSON_LINES, mtime=0))
     (folder / "dev.csv").write_bytes(b"a\n1\n")
     (folder / "notes.txt").write_bytes(b"")
     found = data_root_file(tmp_path, "boats", None, "train")

@@ -9,7 +9,14 @@ import sys
 
 import typer
 
+from metro_t0.cli.demo import demo
+from metro_t0.cli.evaluate import evaluate
+from metro_t0.cli.finetune import finetune
+from metro_t0.cli.generate import generate
 from metro_t0.cli.prepare import prepare
+from metro_t0.cli.pretrain import pretrain
+from metro_t0.cli.rank import rank
+from metro_t0.cli.report import report
 
 app = typer.Typer(
     name="metro-t0",
@@ -18,12 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(prepare)
-
-
-@app.callback()
-def _verbs() -> None:
-    """From raw text to a zero-shot text-to-text model."""
+for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, report):
+    app.command()(verb)
 
 
 def main() -> None:

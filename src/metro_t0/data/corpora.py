@@ -22,29 +22,27 @@ of Parquet rows or one line of JSON is held at a time.
 from __future__ import annotations
 
 import glob
-import gzip
-import io
 import json
-import lzma
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet
+
+from metro_t0.data.compressed import COMPRESSION_SUFFIXES, compression_of, file_errors, open_bytes
 
 SplitDocuments = Literal["file", "blank-line"]
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet",)
-COMPRESSION_SUFFIXES = (".gz", ".xz", ".zst")
 
 _READ_BUFFER_BYTES = 1 << 20
 _PARQUET_BATCH_ROWS = 256
@@ -205,13 +203,8 @@ def _walk(folder: Path) -> list[Path]:
     return found
 
 
-def _compression_of(path: Path) -> str:
-    suffix = path.suffix.lower()
-    return suffix if suffix in COMPRESSION_SUFFIXES else ""
-
-
 def _format_of(path: Path) -> Literal["text", "json lines", "parquet", ""]:
-    name = path.name.lower().removesuffix(_compression_of(path))
+    name = path.name.lower().removesuffix(compression_of(path))
     if name.endswith(TEXT_SUFFIXES):
         return "text"
     if name.endswith(JSON_LINES_SUFFIXES):
@@ -231,7 +224,7 @@ def _readable_suffixes() -> str:
 
 def _read_file(path: Path, split_documents: SplitDocuments, text_column: str) -> Iterator[Document]:
     kind = _format_of(path)
-    with _file_errors(path):
+    with file_errors(path):
         if kind == "parquet":
             yield from _read_parquet(path, text_column)
         elif kind == "json lines":
@@ -239,33 +232,8 @@ def _read_file(path: Path, split_documents: SplitDocuments, text_column: str) ->
         elif split_documents == "blank-line":
             yield from _read_text_by_blank_line(path)
         else:
-            with closing(_open(path)) as stream:
+            with closing(open_bytes(path)) as stream:
                 yield Document(_decode(stream.read(), path, 0), str(path))
-
-
-@contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
-    """Turn what the system and the decompressors raise into one line that names the file."""
-    try:
-        yield
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: the compressed file is broken or cut short ({error})") from error
-    except OSError as error:
-        if error.errno is None:  # Arrow's decompressor raises a bare OSError
-            raise ValueError(f"{path}: the compressed file is broken or cut short ({error})") from error
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _open(path: Path) -> IO[bytes]:
-    compression = _compression_of(path)
-    if compression == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    if compression == ".xz":
-        return cast(IO[bytes], lzma.open(path, "rb"))
-    if compression == ".zst":
-        stream = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-        return cast(IO[bytes], io.BufferedReader(stream, _READ_BUFFER_BYTES))
-    return path.open("rb", buffering=_READ_BUFFER_BYTES)
 
 
 def _decode(raw: bytes, path: Path, offset: int) -> str:
@@ -282,7 +250,7 @@ def _decode(raw: bytes, path: Path, offset: int) -> str:
 
 def _decoded_lines(path: Path) -> Iterator[str]:
     offset = 0
-    with closing(_open(path)) as stream:
+    with closing(open_bytes(path)) as stream:
         for raw in stream:
             yield _decode(raw, path, offset).rstrip("\r\n")
             offset += len(raw)
@@ -318,13 +286,13 @@ def _read_json_lines(path: Path, text_column: str) -> Iterator[Document]:
 
 def _read_parquet(path: Path, text_column: str) -> Iterator[Document]:
     with tempfile.TemporaryFile() as copy:
-        if _compression_of(path):
+        if compression_of(path):
             # Parquet is read from its end, so a compressed file has to be unpacked first.
-            with closing(_open(path)) as stream:
+            with closing(open_bytes(path)) as stream:
                 shutil.copyfileobj(stream, copy, _READ_BUFFER_BYTES)
             copy.seek(0)
         try:
-            table = pa.parquet.ParquetFile(copy if _compression_of(path) else path)
+            table = pa.parquet.ParquetFile(copy if compression_of(path) else path)
             if text_column not in table.schema_arrow.names:
                 raise _no_such_column(str(path), text_column, table.schema_arrow.names)
             with closing(table):

@@ -20,8 +20,8 @@ _LINK = re.compile(r"`([^`<>]+?)\s*<[^`<>]+>`_{0,2}|\[([^\[\]]+)\]\((?:https?:|\
 _RULE = re.compile(r"[^\w\s]{3,}[^\w]*")
 _ITEM = re.compile(
     r"[-*+•] |\d+[.)] |\[\d+\]|\.\. |:[\w ]+:|\|"  # bullets, numbers, footnotes, directives, fields, tables
-    r"|[*\w][*\w., ]{0,60} :(?: |$)"  # parameters in NumPy's way
-    r"|[*\w]+ ?\([^)]{1,80}\) ?:|\w+: "  # and in Google's
+    r"|[*\w]+ ?\([^)]{1,80}\) ?:|\w+: "  # parameters in Google's way
+    r"|(?P<apart>[*\w][*\w., ]{0,60} :(?: |$))"  # and in NumPy's, where the description stands apart
 )
 _WRAPPED_LENGTH = 55
 
@@ -72,7 +72,7 @@ def _join_wrapped(lines: list[str]) -> list[str]:
     """Joins the lines of a paragraph, and of a list item with its continuation; blank lines become one."""
     joined: list[str] = []
     last = ""  # the last physical line, "" where nothing may be joined to it
-    first_indent, item = 0, False
+    first_indent, item, whole_item = 0, False, False
     rest_indent: int | None = None
     for line in lines:
         stripped = line.strip()
@@ -82,16 +82,17 @@ def _join_wrapped(lines: list[str]) -> list[str]:
             last = ""
             continue
         indent = _indent(line)
-        starts_item = _ITEM.match(stripped) is not None
+        starts_item = _ITEM.match(stripped)
         allowed = (
             indent == first_indent if not item else indent > first_indent and rest_indent in (None, indent)
         )
-        wrapped = len(last) >= _WRAPPED_LENGTH or (item and last.endswith(":"))
+        wrapped = len(last) >= _WRAPPED_LENGTH or whole_item
         if last and not starts_item and allowed and wrapped:
             joined[-1] += " " + stripped
             rest_indent = indent
         else:
             joined.append(line)
-            first_indent, item, rest_indent = indent, starts_item, None
+            first_indent, item, rest_indent = indent, starts_item is not None, None
+            whole_item = starts_item is not None and starts_item["apart"] is None
         last = line
     return joined

@@ -57,6 +57,8 @@ FORMAT_VERSION = 1
 DEFAULT_VOCAB_SIZE = 8192
 # Below this, starting processes takes longer than they save.
 _CHARACTERS_WORTH_PROCESSES = 1_000_000
+# The tokenizer is trained on the counts of words; beyond this they hardly change, and counting takes a minute.
+_TOKENIZER_CHARACTERS = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,7 @@ def _load_tokenizer(path: Path) -> MetroT0Tokenizer:
         raise ValueError(f"the tokenizer folder {path} does not exist")
     try:
         return MetroT0Tokenizer.from_pretrained(str(path))
-    except (OSError, TypeError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} holds no tokenizer that can be read: {reason}") from error
 
@@ -224,15 +226,10 @@ def _train_tokenizer(
     from metro_t0.tokenization.training import train_tokenizer
 
     task = progress.add_task(f"Training a tokenizer of {vocab_size} pieces", total=None)
-    lines = sample_lines(staged, held_out, max_characters=training_characters(vocab_size), seed=seed)
+    lines = sample_lines(staged, held_out, max_characters=_TOKENIZER_CHARACTERS, seed=seed)
     tokenizer = train_tokenizer(lines, vocab_size, folder / "tokenizer", lower=lower)
     progress.update(task, total=1, completed=1)
     return tokenizer
-
-
-def training_characters(vocab_size: int) -> int:
-    """The most characters that a tokenizer of this size is trained on; more hardly changes its pieces."""
-    return max(20_000_000, 2_000 * vocab_size)
 
 
 def vocabulary_checksum(tokenizer: MetroT0Tokenizer) -> str:
@@ -384,8 +381,10 @@ def _silent_datasets() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _progress(console: Console | None) -> Progress:
-    return Progress(
+@contextmanager
+def _progress(console: Console | None) -> Iterator[Progress]:
+    """Progress bars, wiped away after an error so that its message stands alone."""
+    progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
@@ -395,3 +394,9 @@ def _progress(console: Console | None) -> Progress:
         console=console or Console(quiet=True),
         disable=console is None,
     )
+    with progress:
+        try:
+            yield progress
+        except BaseException:
+            progress.live.transient = True
+            raise

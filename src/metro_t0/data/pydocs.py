@@ -150,9 +150,9 @@ def _package_roots(package: str) -> list[Path]:
 
 
 def _python(counts: PydocCounts) -> Iterator[PydocEntry]:
-    yield from _topics()
     yield from _files("python", Path(sysconfig.get_path("stdlib")), "", counts)
     yield from _compiled()
+    yield from _topics()
 
 
 def _topics() -> Iterator[PydocEntry]:

@@ -1,1 +1,1 @@
-"""The whole pipeline on a corpus that every Python installation carries."""
+"""The whole recipe on the documentation of the Python installation itself: ``pipeline.run_demo``."""

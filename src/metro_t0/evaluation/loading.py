@@ -47,16 +47,22 @@ def load_model(path: str | Path) -> tuple[MetroT0ForConditionalGeneration, Metro
         ValueError: there is no model, or it cannot be read.
     """
     import torch
+    from transformers.utils import logging as transformers_logging
 
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
     folder = model_folder(path)
+    shows_progress = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         model = MetroT0ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         tokenizer = MetroT0Tokenizer.from_pretrained(folder)
     except OSError as error:
         raise ValueError(f"cannot read the model at {path}: {error}") from error
+    finally:
+        if shows_progress:
+            transformers_logging.enable_progress_bar()
     if len(tokenizer) != model.config.vocab_size:
         raise ValueError(
             f"the tokenizer at {path} has {len(tokenizer)} ids, but the model's embedding has "

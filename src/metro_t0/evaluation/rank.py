@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +39,8 @@ Tokens = tuple[int, ...]
 # Answers of one prompt beyond this many tokens go into a further decoder row: attention among them is
 # quadratic.
 _TOKENS_PER_DECODER_ROW = 512
-_LOGITS_AT_ONCE = 2**24
+# On a CPU about what its cache holds.
+_LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
 _BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 
 
@@ -133,7 +135,7 @@ def rank(
     Raises:
         ValueError: a row without answers, or not as many rows of choices as prompts.
     """
-    with _progress_bar(console, len(prompts)) as advance:
+    with progress_bar(console, len(prompts), "Ranking answers") as advance:
         return rank_rows(
             model,
             tokenizer,
@@ -224,7 +226,12 @@ def _encode(
     room = max_length - 2
     encoded: dict[str, Tokens] = {}
     cut: set[str] = set()
-    for text, ids in zip(distinct, tokenizer.encode_texts(distinct), strict=True):
+    all_ids = tokenizer.encode_texts(distinct)
+    for index, text in enumerate(distinct):
+        # As officially, a special token that a text spells out ("</s>") is that token; encode_texts takes it as text.
+        if any(token in text for token in tokenizer.all_special_tokens):
+            all_ids[index] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for text, ids in zip(distinct, all_ids, strict=True):
         if len(ids) > room:
             cut.add(text)
         encoded[text] = (*start, *ids[:room], tokenizer.eos_token_id)
@@ -259,7 +266,7 @@ def _score_batch(model: MetroT0ForConditionalGeneration, batch: Sequence[_Prompt
     device = model.device
     pad = model.config.pad_token_id
     input_ids = _pad([prompt.tokens for prompt in batch], pad).to(device)
-    attention_mask = input_ids.ne(pad).long()
+    attention_mask = _pad([(1,) * len(prompt.tokens) for prompt in batch], 0).to(device)
     states = model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
     groups = [prompt.decoder_rows() for prompt in batch]
     for turn in range(max(map(len, groups))):
@@ -337,11 +344,12 @@ def _target_log_probabilities(
     model: MetroT0ForConditionalGeneration, hidden: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """``log p(target)`` ``[N]`` in float32 from decoder states ``[N, D]``, a few rows of logits at a time."""
-    at_once = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
-    parts = []
-    for states, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True):
-        logits = model.project(states).float()
-        parts.append(logits.gather(-1, wanted[:, None]).squeeze(-1) - logits.logsumexp(-1))
+    at_once = max(1, _LOGITS_AT_ONCE.get(hidden.device.type, 2**21) // model.config.vocab_size)
+    # The fused cross-entropy is the logit minus log-sum-exp in one pass: half the time of the two on a CPU.
+    parts = [
+        -F.cross_entropy(model.project(states).float(), wanted, reduction="none")
+        for states, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True)
+    ]
     return torch.cat(parts)
 
 
@@ -354,7 +362,8 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
 
 
 @contextmanager
-def _progress_bar(console: Console | None, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(console: Console | None, total: int, doing: str) -> Iterator[Callable[[int], None]]:
+    """A bar on the console, as a function that hears how many more are done; without a console, nothing."""
     if console is None:
         yield lambda rows: None
         return
@@ -367,5 +376,5 @@ def _progress_bar(console: Console | None, total: int) -> Iterator[Callable[[int
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("Ranking answers", total=total)
+        task = progress.add_task(doing, total=total)
         yield lambda rows: progress.advance(task, rows)

@@ -10,6 +10,9 @@ last line of ``metrics.jsonl`` that was cut is left out.
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -141,8 +144,12 @@ def read_json_lines(path: Path, *, may_be_cut: bool = False) -> list[Record]:
     Raises:
         ValueError: a line is broken; the message names file and line.
     """
-    records: list[Record] = []
-    lines = path.read_bytes().split(b"\n")
+    lines = path.read_bytes()
+    return [record for _, record in _parse_json_lines(lines, str(path), may_be_cut=may_be_cut)]
+
+
+def _parse_json_lines(content: bytes, name: str, *, may_be_cut: bool = False) -> Iterator[tuple[int, Record]]:
+    lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -152,10 +159,54 @@ def read_json_lines(path: Path, *, may_be_cut: bool = False) -> list[Record]:
                 raise ValueError("not a JSON object")
         except ValueError as error:
             if may_be_cut and number == len(lines):
-                break
-            raise ValueError(f"{path}, line {number}: {error}") from error
-        records.append(value)
-    return records
+                return
+            raise ValueError(f"{name}, line {number}: {error}") from error
+        yield number, value
+
+
+def read_questions(source: Path | bytes, name: str) -> list[Record]:
+    """JSON lines of ``{"input": text, "choices": [text, ...]}``; other keys are kept.
+
+    Args:
+        source: a file, or its bytes.
+        name: of the source, for messages.
+
+    Raises:
+        ValueError: there is no such file, or a line is broken (named), or there is none.
+    """
+    if isinstance(source, Path):
+        try:
+            source = source.read_bytes()
+        except OSError as error:
+            raise ValueError(f"cannot read {name}: {error.strerror}") from error
+    questions: list[Record] = []
+    for number, line in _parse_json_lines(source, name):
+        where = f"{name}, line {number}"
+        if not isinstance(line.get("input"), str):
+            raise ValueError(f'{where}: has no "input" that is a string')
+        choices = line.get("choices")
+        if not isinstance(choices, list) or not choices or not all(isinstance(c, str) for c in choices):
+            raise ValueError(f'{where}: "choices" must be a list of strings, at least one')
+        questions.append(line)
+    if not questions:
+        raise ValueError(
+            f'{name} holds no line; give lines like {{"input": "...", "choices": ["yes", "no"]}}'
+        )
+    return questions
+
+
+def write_text(out: Path, text: str) -> None:
+    """Write a file whole or not at all; its folder is made if need be."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(out)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _is_number(value: object) -> bool:

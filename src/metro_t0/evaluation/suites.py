@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import json
 import math
 import platform
@@ -25,8 +24,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,11 +39,13 @@ from metro_t0.evaluation.aggregate import (
     score_task,
     score_template,
 )
+from metro_t0.evaluation.loading import load_model
+from metro_t0.evaluation.rank import RankResult, progress_bar, rank_rows
+from metro_t0.prompts.mixture import load_mixture
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from metro_t0.evaluation.rank import RankResult
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
     from metro_t0.prompts.tasks import Task
     from metro_t0.prompts.template import Template
@@ -119,9 +119,6 @@ def evaluate(
             row of its task, an answer is not among its choices, no template has choices, or the model
             cannot be read.
     """
-    from metro_t0.evaluation.loading import load_model
-    from metro_t0.prompts.mixture import load_mixture
-
     out = Path(out)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
@@ -139,7 +136,7 @@ def evaluate(
     scores: list[TaskScore] = []
     examples: list[Entry] = []
     total = sum(len(prompts.inputs) for task in rendered for prompts in task.prompts)
-    with _progress_bar(console, total) as report:
+    with progress_bar(console, total, "Ranking answers") as advance:
         for task in rendered:
             if not task.prompts:
                 continue
@@ -148,7 +145,7 @@ def evaluate(
                 tokenizer,
                 task,
                 max_input_length,
-                functools.partial(report, task.task.name),
+                advance,
             )
             score, entry = _score(task, ranked, seed=seed)
             scores.append(score)
@@ -176,7 +173,7 @@ def evaluate(
     return results
 
 
-# ---- entries of results.json -------------------------------------------------------------------------------
+# ---- entries of results.json -----------------------------------------------------------------------------
 
 
 def template_entry(
@@ -244,8 +241,7 @@ def overall_entry(score: OverallScore) -> Entry:
     }
 
 
-# ---- rendering
-# -----------------------------------------------------------------------------------------------
+# ---- rendering -------------------------------------------------------------------------------------------
 
 
 def _render(task: Task, *, limit: int | None, seed: int) -> _RenderedTask:
@@ -297,8 +293,7 @@ def _render_template(task: Task, template: Template, rows: Sequence[dict[str, An
     return prompts
 
 
-# ---- ranking and scoring
-# -------------------------------------------------------------------------------------
+# ---- ranking and scoring ---------------------------------------------------------------------------------
 
 
 def _rank_task(
@@ -309,8 +304,6 @@ def _rank_task(
     advance: Callable[[int], None],
 ) -> list[list[RankResult]]:
     """Results a template; all templates of the task share batches, since their prompts are of like length."""
-    from metro_t0.evaluation.rank import rank_rows
-
     results = iter(
         rank_rows(
             model,
@@ -381,8 +374,7 @@ def _examples(task: _RenderedTask, ranked: Sequence[Sequence[RankResult]], *, se
     return examples
 
 
-# ---- output
-# --------------------------------------------------------------------------------------------------
+# ---- output ----------------------------------------------------------------------------------------------
 
 
 def _check_output(out: Path) -> None:
@@ -422,20 +414,3 @@ def _environment(model: MetroT0ForConditionalGeneration) -> Entry:
         "device": str(model.device),
         "precision": str(model.dtype).removeprefix("torch."),
     }
-
-
-@contextmanager
-def _progress_bar(console: Console | None, total: int) -> Iterator[Callable[[str, int], None]]:
-    if console is None:
-        yield lambda name, rows: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("Ranking answers", total=total)
-
-        def report(name: str, rows: int) -> None:
-            progress.update(bar, description=name, advance=rows)
-
-        yield report

@@ -111,7 +111,8 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         A padding token that was generated as any other takes no position and is not looked at, as when all is decoded
         anew; the keys and values in a cache no longer tell where there was one, so that the mask has to.
         """
-        inputs = super().prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
+        parent: Any = super()
+        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
         real = input_ids.ne(self.config.pad_token_id)
         if inputs.get("decoder_attention_mask") is None and not bool(real.all()):
             inputs["decoder_attention_mask"] = real

@@ -113,27 +113,26 @@ def drop_reason(rendered: Rendered, check_choices: bool) -> str | None:
 def check(tasks: Sequence[Task], *, check_choices: bool) -> None:
     """Renders train rows of each task until every template has given an example; see ``Mixture.check``."""
     for task in tasks:
-        waiting: dict[str, tuple[Template, list[tuple[str, Rendered]]]] = {
-            template.id: (template, []) for template in task.templates
-        }
         for template in task.templates:
             template.check()
+        waiting = dict(enumerate(task.templates))
+        failures: dict[int, tuple[str, Rendered]] = {}
         number = 0
         for index, row in enumerate(task.rows("train")):
             number = index + 1
-            for key, (template, failed) in list(waiting.items()):
+            for position, template in list(waiting.items()):
                 rendered = task.render(template, row, index, "train")
                 reason = drop_reason(rendered, check_choices)
                 if reason is None:
-                    del waiting[key]
-                elif not failed:
-                    failed.append((reason, rendered))
+                    del waiting[position]
+                else:
+                    failures.setdefault(position, (reason, rendered))
             if not waiting:
                 break
         if not number:
             raise ValueError(f"task {task.name!r}: {task.source('train')} holds no rows")
-        for template, failed in waiting.values():
-            raise ValueError(_fruitless(task, template, *failed[0], number))
+        for position, template in waiting.items():
+            raise ValueError(_fruitless(task, template, *failures[position], number))
 
 
 def _fruitless(task: Task, template: Template, reason: str, rendered: Rendered, rows: int) -> str:
@@ -306,6 +305,8 @@ class _Writer:
 
         self.counts: defaultdict[int, Counts] = defaultdict(Counts)
         self._tokenizer = tokenizer
+        # A transformers tokenizer looks these two up anew each time it is asked.
+        self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self._settings = settings
         self._ids = pa.uint16() if len(tokenizer) <= 1 << 16 else pa.int32()
         tokens, number = pa.list_(self._ids), pa.int32()
@@ -353,9 +354,8 @@ class _Writer:
         keep_source, keep_target = self._settings.max_input_length - 2, self._settings.max_target_length - 1
         counts.truncated_inputs += len(source) > keep_source
         counts.truncated_targets += len(target) > keep_target
-        eos = self._tokenizer.eos_token_id
-        source = [self._tokenizer.bos_token_id, *source[:keep_source], eos]
-        target = [*target[:keep_target], eos]
+        source = [self._bos, *source[:keep_source], self._eos]
+        target = [*target[:keep_target], self._eos]
         counts.examples += 1
         counts.input_tokens += len(source)
         counts.target_tokens += len(target)

@@ -83,7 +83,7 @@ class PromptedData:
         """
         if epoch < 0:
             raise ValueError(f"epochs count from 0, not {epoch}")
-        column = self.train.with_format("numpy")["template"][:] if len(self.train) else np.zeros(0, np.int32)
+        column = self.train.data.column("template").to_numpy()
         by_template = np.argsort(column, kind="stable")
         ends = np.searchsorted(column[by_template], np.arange(len(self.card["templates"])), side="right")
         windows = []

@@ -36,6 +36,7 @@ MAX_OUTPUT = 1_000_000
 DRAWS = "draws of this row"
 """Where the variables hold the row's :class:`Draws`: no template can write a name with spaces in it."""
 
+_PLAIN_TYPES = frozenset({str, int, float, bool, list, dict, tuple})
 _PADDING_METHODS = frozenset({"ljust", "rjust", "center", "zfill", "expandtabs"})
 _WIDE_FORMAT = re.compile(r"%[^A-Za-z%]*(?:\d{6,}|\*)")
 _WIDE_FIELD = re.compile(r"\{[^{}]*:[^{}]*(?:\d{6,}|\{)")
@@ -73,6 +74,13 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may read ``obj.attr``; Jinja's own answer, remembered for the plain types of rows."""
+        kind: Any = type(obj)
+        return (
+            _is_safe_on(kind, attr) if kind in _PLAIN_TYPES else super().is_safe_attribute(obj, attr, value)
+        )
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Computes ``left operator right``; raises SecurityError when the result would be huge."""
         if operator == "*":
@@ -98,6 +106,12 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             if _WIDE_FIELD.search(str(pattern)):
                 raise SecurityError("a format pads to a huge width, or to one that is not written out")
         return super().call(__context, __obj, *args, **kwargs)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_safe_on(kind: type, attr: str) -> bool:
+    # Jinja's answer looks at the type and the name only, but takes as long as the attribute's use.
+    return ImmutableSandboxedEnvironment().is_safe_attribute(kind(), attr, None)
 
 
 def _refuse_large_numbers(args: Sequence[Any], kwargs: dict[str, Any]) -> None:

@@ -14,20 +14,18 @@ None); all others hold text. Everything is read as a stream.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import functools
-import gzip
 import itertools
 import json
-import lzma
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from metro_t0.data.compressed import compression_of, file_errors, open_bytes
 
 Row = dict[str, Any]
 
@@ -39,7 +37,6 @@ FORMATS = {
     ".tsv": "csv",
     ".parquet": "parquet",
 }
-COMPRESSIONS = (".gz", ".xz", ".zst")
 
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})")
 _DECIMAL_NUMBER = re.compile(r"-?\d+\.\d+")
@@ -87,7 +84,7 @@ class LocalFile:
     def rows(self, limit: int | None = None) -> Iterator[Row]:
         """Reads the rows, see :class:`Source`."""
         readers = {"jsonl": _read_json_lines, "csv": _read_csv, "parquet": _read_parquet}
-        with _file_errors(self.path):
+        with file_errors(self.path):
             yield from itertools.islice(readers[_format_of(self.path)](self.path), limit)
 
     def count(self) -> int:
@@ -95,7 +92,7 @@ class LocalFile:
         if _format_of(self.path) == "parquet":
             from pyarrow import parquet
 
-            with _file_errors(self.path):
+            with file_errors(self.path):
                 return int(parquet.read_metadata(self.path).num_rows)
         return sum(1 for _ in self.rows())
 
@@ -154,7 +151,7 @@ def data_root_file(root: Path, dataset: str, subset: str | None, split: str) -> 
 
 
 def _stem(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    return path.with_suffix("") if compression_of(path) else path
 
 
 def _is_readable(path: Path) -> bool:
@@ -165,39 +162,14 @@ def _format_of(path: Path) -> str:
     if not _is_readable(path):
         known = ", ".join(FORMATS)
         raise ValueError(f"{path}: unknown kind of file (known: {known}, also with .gz, .xz or .zst)")
-    if path.suffix in COMPRESSIONS and _stem(path).suffix == ".parquet":
+    if compression_of(path) and _stem(path).suffix == ".parquet":
         raise ValueError(f"{path}: Parquet compresses by itself: unpack the file")
     return FORMATS[_stem(path).suffix]
 
 
-@contextlib.contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
-    """Turns what reading raises into one line that names the file."""
-    try:
-        yield
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: the file is damaged or ends early ({error})") from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _open(path: Path) -> Any:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    if path.suffix == ".xz":
-        return lzma.open(path, "rb")
-    if path.suffix == ".zst":
-        import io
-
-        import pyarrow as pa
-
-        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), 1 << 20)
-    return path.open("rb")
-
-
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file, with their ends."""
-    with _open(path) as stream:
+    with open_bytes(path) as stream:
         for number, raw in enumerate(stream, start=1):
             try:
                 line = raw.decode("utf-8")

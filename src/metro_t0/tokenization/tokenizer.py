@@ -1,11 +1,12 @@
-"""The METRO-T0 tokenizer, native to transformers: normaliser, SentencePiece, the published dictionary, sentinels.
+"""The METRO-T0 tokenizer, native to transformers: normaliser, SentencePiece, dictionary, sentinels.
 
 >>> tokenizer = MetroT0Tokenizer.from_pretrained(folder)  # sp.model + dict.txt + tokenizer_config.json
 >>> batch = tokenizer(["Is this positive?", "Yes"], padding=True, return_tensors="pt")
 >>> tokenizer.encode_texts(["bare ids, fast"])
 
-Ids: ``<s>`` 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3, the SentencePiece pieces, then the sentinels ``<sen000>``, ...,
-of which the first is METRO's mask token. ``len(tokenizer)`` is the number of rows of the model's embedding.
+Ids: ``<s>`` 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3, the SentencePiece pieces, then the sentinels
+``<sen000>``, ..., of which the first is METRO's mask token. ``len(tokenizer)`` is the number of rows of the
+model's embedding.
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ def _dictionary_tokens(content: bytes) -> list[str]:
 class FairseqT5Tokenizer(PreTrainedTokenizer):
     """Tokenizer of the published METRO-T0 vocabularies and of those that ``train_tokenizer`` makes.
 
-    ``MetroT0Tokenizer`` is this class; it carries the published name because a saved folder names its class, and
-    transformers' Auto classes look it up by that name. A sequence is ``<s> ... </s>``, a pair ``<s> a </s></s> b </s>``.
+    ``MetroT0Tokenizer`` is this class; it carries the published name because a saved folder names its class,
+    and transformers' Auto classes look it up by that name. A sequence is ``<s> ... </s>``, a pair
+    ``<s> a </s></s> b </s>``.
 
     Sentinels are produced by id only: ``<sen001>`` in a text is split as any other text, while
-    ``convert_tokens_to_ids`` and ``decode`` know it. ``<s>``, ``<pad>``, ``</s>`` and ``<unk>`` inside a text given to
-    the call become those tokens, as transformers tokenizers do by default (``split_special_tokens=True``: they stay
-    text); ``encode_texts`` always takes them as text.
+    ``convert_tokens_to_ids`` and ``decode`` know it. ``<s>``, ``<pad>``, ``</s>`` and ``<unk>`` inside a text
+    given to the call become those tokens, as transformers tokenizers do by default, unless
+    ``split_special_tokens=True``; ``encode_texts`` always takes them as text.
 
     Args:
         sp_path: the SentencePiece model, ``sp.model`` of a saved folder.
@@ -93,7 +95,7 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
         self.token_type_ids_pattern = "all_zeros"
 
     def _load_vocabulary(self, name: str) -> None:
-        """Build what follows from the two files' contents: the processor and the tables between ids and tokens."""
+        """Build the processor and the tables between ids and tokens from the two files' contents."""
         self._normalizer = TextNormalizer(self.lower)
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
@@ -102,12 +104,18 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
             raise ValueError(f"{name} is not a SentencePiece model") from None
         count = self._processor.get_piece_size()
         pieces: list[str] = self._processor.id_to_piece(list(range(count)))
-        known = pieces[len(SPECIAL_TOKENS) :] if self._dict_content is None else _dictionary_tokens(self._dict_content)
+        known = (
+            pieces[len(SPECIAL_TOKENS) :]
+            if self._dict_content is None
+            else _dictionary_tokens(self._dict_content)
+        )
         self._num_pieces = len(SPECIAL_TOKENS) + len(known)
         self._tokens = [*SPECIAL_TOKENS, *known, *(f"<sen{i:03d}>" for i in range(self.n_sentinel_tokens))]
         self._ids = {token: id_ for id_, token in enumerate(self._tokens)}
         if len(self._ids) != len(self._tokens):
-            raise ValueError(f"the dictionary beside {name} holds a token twice, or a special token or a sentinel")
+            raise ValueError(
+                f"the dictionary of {name} holds a token twice, or a special token or a sentinel"
+            )
         # The published dictionaries keep SentencePiece's order; another one is served through a table.
         to_ids = [self._ids.get(piece, UNKNOWN_ID) for piece in pieces]
         to_ids[self._processor.unk_id()] = UNKNOWN_ID
@@ -134,19 +142,21 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
     def encode_texts(self, texts: list[str], num_threads: int = 1) -> list[list[int]]:
         """Bare ids of each text, without ``<s>`` and ``</s>``: the fast way for corpora.
 
-        Special tokens that a text spells out are taken as text; a text of only whitespace has no ids. Half of a
-        surrogate pair, which no UTF-8 text can hold, is read as U+FFFD.
+        Special tokens that a text spells out are taken as text; a text of only whitespace has no ids. Half of
+        a surrogate pair, which no UTF-8 text can hold, is read as U+FFFD.
         """
         lines = [_mend_surrogates(self._normalizer(text)) for text in texts]
         batch = self._processor.encode(lines, out_type=int, num_threads=num_threads)
         table = self._piece_to_id
         return batch if table is None else [[table[piece] for piece in pieces] for pieces in batch]
 
-    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
-        # The search for added tokens walks a text character by character: worth it only where one is spelled out.
-        if text and not any(token in text for token in self._added_tokens_encoder):
-            return self._tokenize(text)
-        return super().tokenize(text, **kwargs)
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[str]:
+        # The search for added tokens walks a text by character: worth it only where one is spelled out.
+        if any(token in text for token in self._added_tokens_encoder):
+            return super().tokenize(text, **kwargs)
+        return self._tokenize(text) if text else []
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         # The published tokenizer answers <unk> to a text that normalisation leaves empty ("\n").
@@ -173,7 +183,7 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
         return tuple(written)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The processor is rebuilt from the files' contents, so that pickles are small and the same on every machine.
+        # The processor is rebuilt from the files' contents, so that pickles are small and always the same.
         rebuilt = ("_processor", "_normalizer", "_tokens", "_ids", "_piece_to_id")
         return {name: value for name, value in self.__dict__.items() if name not in rebuilt}
 

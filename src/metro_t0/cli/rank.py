@@ -1,0 +1,79 @@
+"""``metro-t0 rank``: which of the given answers is likeliest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def rank(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, run directory or Hub name.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help='JSON lines, each with "input" and "choices"; - reads standard input.'
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write here instead of to standard output.")
+    ] = None,
+    max_input_length: Annotated[
+        int,
+        typer.Option(metavar="N", help="Tokens of a prompt that are read; longer ones are cut and counted."),
+    ] = 512,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Tokens computed at once; by default what suits the device."),
+    ] = None,
+) -> None:
+    """Rank the answers of each line by their likelihood after the prompt.
+
+    Every line comes back with two more keys: "log_likelihood", a list with the summed log-probability of each choice
+    (its tokens and the end token, not divided by its length), and "prediction", the index of the likeliest choice.
+
+    \b
+      echo '{"input": "Is the sky blue?", "choices": ["yes", "no"]}' | metro-t0 rank runs/finetune -
+      metro-t0 rank runs/finetune questions.jsonl --out answers.jsonl
+    """
+    from rich.console import Console
+
+    from metro_t0.evaluation.records import read_questions, write_text
+
+    name = "standard input" if str(file) == "-" else str(file)
+    questions = read_questions(sys.stdin.buffer.read() if str(file) == "-" else file, name)
+
+    from metro_t0.evaluation.loading import load_model
+    from metro_t0.evaluation.rank import rank as rank_answers
+
+    network, tokenizer = load_model(model)
+    errors = Console(stderr=True)
+    results = rank_answers(
+        network,
+        tokenizer,
+        [question["input"] for question in questions],
+        [question["choices"] for question in questions],
+        max_input_length=max_input_length,
+        batch_tokens=batch_tokens,
+        console=errors,
+    )
+    lines = (
+        json.dumps(
+            {**question, "log_likelihood": result.log_likelihoods, "prediction": result.prediction},
+            ensure_ascii=False,
+        )
+        + "\n"
+        for question, result in zip(questions, results, strict=True)
+    )
+    if out is None:
+        sys.stdout.writelines(lines)
+    else:
+        write_text(out, "".join(lines))
+    cut = sum(result.prompt_truncated for result in results)
+    if cut:
+        errors.print(
+            f"{cut} of {len(results)} prompts were longer than {max_input_length} tokens and were cut."
+        )

@@ -1,0 +1,298 @@
+"""Training runs from end to end.
+
+    run = pretrain(load_pretrain_config("tiny"), Path("prepared"), Path("runs/tiny"), console=Console())
+    run = finetune(load_finetune_config("finetune-tiny"), run, Path("mixture.yaml"), Path("runs/prompted"))
+
+Both leave a run directory (see run_directory.py) whose ``model/`` is what ``from_pretrained`` and ``evaluate``
+read. A user's mistake is found before the run directory is made.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from rich.console import Console
+
+from metro_t0.config import FinetuneConfig, PretrainConfig, TrainingSettings
+from metro_t0.data.prepare import PreparedCorpus, vocabulary_checksum
+from metro_t0.data.rows import TokenRows
+from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
+from metro_t0.objectives.build import build_objective
+from metro_t0.prompts.mixture import load_mixture
+from metro_t0.prompts.prompted_data import PromptedData
+from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+from metro_t0.training.checkpoint import latest_checkpoint, read_state, remove_partial
+from metro_t0.training.loop import Loop
+from metro_t0.training.measure import Trial, decide
+from metro_t0.training.run_directory import RunDirectory, check_unchanged
+from metro_t0.training.starting_point import (
+    load_tokenizer,
+    new_pretraining_model,
+    pretrained_model,
+    take_weights,
+)
+from metro_t0.training.training_data import TrainingData
+from metro_t0.training.validation import Validation
+
+ConfigType = TypeVar("ConfigType", PretrainConfig, FinetuneConfig)
+
+
+def pretrain(
+    config: PretrainConfig,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    init_from: Path | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Train a model on a prepared corpus.
+
+    Args:
+        config: what the run is made of.
+        data: folder that ``metro-t0 prepare`` made.
+        out: run directory to make, or to go on with.
+        resume: go on with the run in ``out`` after its last checkpoint.
+        init_from: a run or model folder whose weights to start from.
+        console: for a progress bar and a line on what was measured; None = silent.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ValueError: the data, the configuration, the run directory or the model to start from do not fit.
+        NonFiniteError: a ValueError too; see ``training.max_nonfinite``.
+    """
+    started = time.monotonic()
+    run = RunDirectory(Path(out))
+    config = _settled_config(run, config, resume)
+    corpus = PreparedCorpus.load(Path(data))
+    tokenizer = load_tokenizer(corpus.tokenizer)
+    rows = TrainingData(TokenRows(corpus.train, ("input_ids",)), TokenRows(corpus.validation, ("input_ids",)))
+    _check_lengths(rows, config.model.num_positions, "prepare the corpus with a smaller --max-length")
+    model = new_pretraining_model(config, tokenizer)
+    if init_from is not None and not resume:
+        take_weights(model, Path(init_from), tokenizer)
+    job = _Job(run, model, tokenizer, rows, corpus.card, "Pretraining", started)
+    return _train(job, config, resume, console)
+
+
+def finetune(
+    config: FinetuneConfig,
+    model: Path,
+    mixture: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Finetune a pretrained model on a mixture of prompted tasks.
+
+    Args:
+        config: what the run is made of.
+        model: a run directory or model folder; its auxiliary model and RTD head are left behind.
+        mixture: a mixture's YAML file, which is built into ``OUT/mixture``, or a folder that is built already.
+        out: run directory to make, or to go on with.
+        resume: go on with the run in ``out`` after its last checkpoint.
+        console: for progress bars and a line on what was measured; None = silent.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ValueError: the model, the mixture, the configuration or the run directory do not fit.
+        NonFiniteError: a ValueError too; see ``training.max_nonfinite``.
+    """
+    run = RunDirectory(Path(out))
+    config = _settled_config(run, config, resume)
+    network, tokenizer = pretrained_model(Path(model), config.dropout_rate)
+    with _prompted_data(config, tokenizer, Path(mixture), run, resume, console) as (data, built):
+        started = time.monotonic()
+        columns = ("input_ids", "labels")
+        rows = TrainingData(
+            TokenRows(data.train, columns),
+            TokenRows(data.validation, columns),
+            epoch_order=lambda epoch: data.epoch_indices(epoch, config.training.seed),
+        )
+        positions = network.config.num_positions
+        _check_lengths(rows, positions, f"set max_input_length and max_target_length to at most {positions}")
+        job = _Job(run, network, tokenizer, rows, data.card, "Finetuning", started, built)
+        return _train(job, config, resume, console)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A run's parts, whatever its objective.
+
+    ``started`` is when its time budget began (``time.monotonic()``); ``mixture`` is a folder for the run to take in.
+    """
+
+    run: RunDirectory
+    model: MetroT0ForConditionalGeneration
+    tokenizer: MetroT0Tokenizer
+    rows: TrainingData
+    card: Mapping[str, Any]
+    title: str
+    started: float
+    mixture: Path | None = None
+
+
+def _settled_config(run: RunDirectory, config: ConfigType, resume: bool) -> ConfigType:
+    """The configuration to train by: as asked, or, on resume, as the run resolved it."""
+    if not resume:
+        run.check_new()
+        return config
+    stored = run.stored_config()
+    if not isinstance(stored, type(config)):
+        raise ValueError(
+            f"{run.path} is a {stored.kind} run: go on with it by metro-t0 {stored.kind} --resume"
+        )
+    check_unchanged(stored, config, run.path)
+    return stored
+
+
+@contextmanager
+def _prompted_data(
+    config: FinetuneConfig,
+    tokenizer: MetroT0Tokenizer,
+    mixture: Path,
+    run: RunDirectory,
+    resume: bool,
+    console: Console | None,
+) -> Iterator[tuple[PromptedData, Path | None]]:
+    """The data, and the folder it was built into if it was: a sibling of the run until the run takes it in."""
+    if resume and run.mixture.is_dir():
+        yield PromptedData.load(run.mixture), None
+    elif mixture.is_dir():
+        data = PromptedData.load(mixture)
+        there, here = data.card.get("vocabulary_size"), len(tokenizer)
+        if there != here:
+            raise ValueError(
+                f"{mixture} was built with a vocabulary of {there}, the model's is {here}: build it again with the "
+                "model's tokenizer"
+            )
+        yield data, None
+    else:
+        folder = run.path.absolute().with_name(f".{run.path.name}.mixture-{secrets.token_hex(4)}")
+        try:
+            lengths = {
+                "max_input_length": config.max_input_length,
+                "max_target_length": config.max_target_length,
+            }
+            yield load_mixture(mixture).build(tokenizer, folder, **lengths, console=console), folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_lengths(rows: TrainingData, positions: int, mend: str) -> None:
+    for part in (rows.train, rows.validation):
+        longest = int(part.lengths.max(initial=0))
+        if longest > positions:
+            raise ValueError(f"the data has rows of {longest} tokens, the model takes {positions}: {mend}")
+
+
+def _train(job: _Job, config: PretrainConfig | FinetuneConfig, resume: bool, console: Console | None) -> Path:
+    run = job.run
+    threads = torch.get_num_threads()
+    try:
+        _run_loop(job, config, resume, console)
+    finally:
+        torch.set_num_threads(threads)
+    return run.path
+
+
+def _run_loop(
+    job: _Job, config: PretrainConfig | FinetuneConfig, resume: bool, console: Console | None
+) -> None:
+    run, model = job.run, job.model
+    device = _device(config.training)
+    config = config.model_copy(
+        update={"training": config.training.model_copy(update={"device": device.type})}
+    )
+    torch.nn.Module.to(model, device)
+    model.train()
+    objective = build_objective(config.objective, model.config, config.training.seed)
+    validation = Validation(
+        objective,
+        job.rows.validation,
+        number=config.training.validation_rows,
+        micro_batch_tokens=config.training.micro_batch_tokens,
+        seed=config.training.seed,
+    )
+    data_facts = _data_facts(job)
+    checkpoint = None
+    if resume:
+        remove_partial(run.checkpoints)
+        checkpoint = latest_checkpoint(run.checkpoints)
+        _check_same_data(checkpoint, data_facts)
+        assert config.training.threads != "auto", "a run's configuration is resolved"
+        torch.set_num_threads(config.training.threads)
+    else:
+        trial = Trial(
+            model, objective, job.rows, config.training, config.optimizer, validation.batches, job.started
+        )
+        training, optimizer, measured = decide(trial)
+        config = config.model_copy(update={"training": training, "optimizer": optimizer})
+        run.begin(config, measured, job.card, job.mixture)
+        _say(console, measured)
+    loop = Loop(
+        model,
+        objective,
+        job.rows,
+        config.training,
+        config.optimizer,
+        validation=validation,
+        folder=run.path,
+        facts={"config": config.model_dump(mode="json"), "data": data_facts},
+        tokenizer=job.tokenizer,
+        title=job.title,
+        console=console,
+    )
+    if checkpoint is not None:
+        loop.resume(checkpoint)
+    loop.run()
+    if not run.model.exists():
+        run.finish(model, job.tokenizer)
+
+
+def _device(settings: TrainingSettings) -> torch.device:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("training.device is cuda, but torch sees no GPU: set it to cpu or auto")
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.device)
+
+
+def _data_facts(job: _Job) -> dict[str, Any]:
+    """What must be the same when a run goes on."""
+    return {
+        "rows": len(job.rows.train),
+        "tokens": int(job.rows.train.lengths.sum(dtype="int64")),
+        "vocabulary": vocabulary_checksum(job.tokenizer),
+    }
+
+
+def _check_same_data(checkpoint: Path | None, facts: Mapping[str, Any]) -> None:
+    if checkpoint is None:
+        return
+    stored = read_state(checkpoint)["data"]
+    for name, value in facts.items():
+        if stored[name] != value:
+            raise ValueError(
+                f"the run in {checkpoint.parent.parent} was trained on other data ({name}: {stored[name]}, "
+                f"now {value}): resume it with its own"
+            )
+
+
+def _say(console: Console | None, measured: Mapping[str, Any]) -> None:
+    if console is not None and measured:
+        decided = "; ".join(f"{name} {reason}" for name, reason in measured.items())
+        console.print(f"Measured here: {decided}", highlight=False)

@@ -1,0 +1,33 @@
+"""The rows of a run: those to train on, in their order, and those held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metro_t0.config import TrainingSettings
+from metro_t0.data.rows import TokenRows
+from metro_t0.data.sampler import EpochOrder, MicroBatch, StepSampler
+from metro_t0.objectives.base import Batch, Objective
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows to train on and to validate with; ``epoch_order`` as ``StepSampler`` takes it."""
+
+    train: TokenRows
+    validation: TokenRows
+    epoch_order: EpochOrder | None = None
+
+    def sampler(self, settings: TrainingSettings) -> StepSampler:
+        """A sampler at the beginning of the run."""
+        return StepSampler(
+            self.train.lengths,
+            batch_tokens=settings.batch_tokens,
+            micro_batch_tokens=settings.micro_batch_tokens,
+            seed=settings.seed,
+            epoch_order=self.epoch_order,
+        )
+
+    def collate(self, objective: Objective, micro_batch: MicroBatch) -> Batch:
+        """A micro-batch of the training rows as the objective wants it."""
+        return objective.collate([self.train[index] for index in micro_batch.rows], micro_batch.keys)

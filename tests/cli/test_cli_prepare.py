@@ -1,0 +1,114 @@
+"""The ``prepare`` command: what it prints, how it refuses, and that interruption leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+
+from metro_t0.cli.main import main
+from metro_t0.data.prepare import PreparedCorpus
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "topics.txt"
+    path.write_text("\n\n".join("\n".join(text.split("\n\n")) for text in sorted(topics.values())[:40]))
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["metro-t0", "prepare", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path) -> None:
+    out = source.parent / "out"
+    options = ["--vocab-size", "500", "--split-documents", "blank-line", "--max-length", "64", "--seed", "3"]
+    assert run(monkeypatch, source, "--out", out, *options, "--cased", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    corpus = PreparedCorpus.load(out)
+    assert printed == {"path": str(out), **corpus.card}
+    assert corpus.card["settings"] == {
+        "seed": 3,
+        "max_length": 64,
+        "validation_fraction": 0.01,
+        "split_documents": "blank-line",
+        "text_column": "text",
+    }
+    assert corpus.card["tokenizer"]["lower"] is False
+    assert max(map(len, corpus.train["input_ids"])) <= 64
+
+    other = source.parent / "other"
+    options = ["--tokenizer", str(corpus.tokenizer), "--split-documents", "blank-line"]
+    assert run(monkeypatch, source, "--out", other, *options) == 0
+    captured = capsys.readouterr()
+    for part in ("train", "validation"):
+        counts = PreparedCorpus.load(other).card[part]
+        (line,) = [line for line in captured.out.splitlines() if part in line]
+        assert all(f" {counts[key]:,} " in line for key in ("documents", "characters", "blocks", "tokens"))
+    assert "Tokenising" in captured.err, "progress goes to standard error"
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    out = source.parent / "out"
+    before = sorted(source.parent.iterdir())
+    for arguments, message in [
+        (["missing.txt"], "metro-t0: missing.txt does not exist; "),
+        ([source], "metro-t0: the corpus is one document, "),
+        (
+            [source, "--tokenizer", source.parent, "--cased"],
+            "metro-t0: --cased is for training a tokenizer; ",
+        ),
+    ]:
+        assert run(monkeypatch, *arguments, "--out", out) == 2
+        (line,) = filter(None, capsys.readouterr().err.splitlines())
+        assert line.startswith(message)
+        assert sorted(source.parent.iterdir()) == before
+
+
+def test_help_shows_examples(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    assert "metro-t0 prepare pydocs --out prepared" in shown
+    assert "--vocab-size" in shown and "hf:owner/name:subset@split" in shown
+
+
+def test_the_command_line_starts_without_heavy_imports() -> None:
+    heavy = {"torch", "datasets", "transformers", "pyarrow"}
+    code = f"import sys, metro_t0.cli.main; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    # A pipe that nobody closes keeps the command reading until it is interrupted.
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    command = [
+        sys.executable,
+        "-m",
+        "metro_t0.cli.main",
+        "prepare",
+        str(pipe),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with pipe.open("w"):  # opened by the reader too, once it reads
+        assert len(list(tmp_path.glob(".out.partial-*"))) == 1
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.txt"]

@@ -1,0 +1,201 @@
+"""A whole evaluation on small tasks of the tests' own: real templates, a real model, results against plain scoring."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from evaluation_folders import write_lines
+from small_models import WORDS, make_model, make_tokenizer, rank_plainly
+
+from metro_t0.evaluation.loading import load_model
+from metro_t0.evaluation.records import read_evaluation
+from metro_t0.evaluation.report import write_report
+from metro_t0.evaluation.suites import EXAMPLES_PER_TASK, evaluate
+from metro_t0.prompts.mixture import load_mixture
+
+TEMPLATES: dict[str, Any] = {
+    "dataset": "follows",
+    "templates": {
+        "1": {
+            "name": "plain question",
+            "answer_choices": "yes ||| no ||| maybe",
+            "jinja": "{{ premise }} Does it follow that {{ hypothesis }}? ||| {{ answer_choices[label] }}",
+        },
+        "2": {
+            "name": "only the sure",
+            "answer_choices": "true ||| false",
+            "jinja": "{% if label != 2 %}{{ premise }} {{ hypothesis }} ||| {{ answer_choices[label] }}{% endif %}",
+        },
+        "3": {"name": "open", "jinja": "{{ premise }} What happens next? ||| {{ hypothesis }}"},
+        "4": {
+            "name": "row's own choices",
+            "answer_choices": "{{ options | join('|||') }}",
+            "jinja": "{{ premise }} Which? ||| {{ options[0] }}",
+        },
+    },
+}
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    words = lambda n: " ".join(rng.choice(WORDS, n))  # noqa: E731
+    return [
+        {
+            "premise": words(6),
+            "hypothesis": words(3),
+            "label": int(rng.integers(0, 3)),
+            "options": list(dict.fromkeys(words(2) for _ in range(2 + index % 3))),
+        }
+        for index in range(count)
+    ]
+
+
+def write_suite(folder: Path, templates: dict[str, Any] = TEMPLATES, **task: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_lines(folder / "test.jsonl", rows(40))
+    (folder / "templates.yaml").write_text(yaml.safe_dump(templates))
+    entry = {"dataset": "follows", "evaluation": "test.jsonl", "templates": "templates.yaml"} | task
+    suite = folder / "suite.yaml"
+    suite.write_text(yaml.safe_dump({"name": "tests", "tasks": [entry]}))
+    return suite
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "model"
+    tokenizer = make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    make_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_results_are_those_of_plain_scoring(model_folder: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    returned = evaluate(model_folder.parent, suite, tmp_path / "out", limit=30)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results == json.loads(json.dumps(returned))
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["examples.jsonl", "results.json"]
+    (task,) = results["tasks"]
+    model, tokenizer = load_model(model_folder)
+    mixture_task = load_mixture(suite).tasks[0]
+    by_name = {template.name: template for template in mixture_task.templates}
+    assert [entry["template"] for entry in task["templates"]] == sorted(by_name.keys() - {"open"})
+    for entry in task["templates"]:
+        rendered = [by_name[entry["template"]].apply(row) for row in mixture_task.evaluation_rows(30)]
+        usable = [r for r in rendered if r.input and r.target]
+        scores = rank_plainly(
+            model, tokenizer, [r.input for r in usable], [r.answer_choices or [] for r in usable]
+        )
+        hits = [r.answer_choices[int(np.argmax(s))] == r.target for r, s in zip(usable, scores, strict=True)]
+        assert entry["accuracy"] == pytest.approx(np.mean(hits))
+        assert entry["examples"] == len(usable)
+        assert entry["chance"] == pytest.approx(np.mean([1 / len(r.answer_choices) for r in usable]))
+        assert entry["interval"][0] <= entry["accuracy"] <= entry["interval"][1]
+        assert (entry["dataset"], entry["subset"], entry["split"]) == ("follows", None, "test")
+        assert sum(entry["dropped"].values()) == 30 - len(usable)
+    assert task["rows"] == 30
+    assert task["mean"] == pytest.approx(np.mean([entry["accuracy"] for entry in task["templates"]]))
+    assert results["skipped"] == [
+        {"task": "follows", "template": "open", "reason": "open-ended: it has no answer choices to rank"}
+    ]
+
+
+def test_examples_can_be_read_and_the_page_written(model_folder: Path, tmp_path: Path) -> None:
+    evaluate(model_folder, write_suite(tmp_path / "suite"), tmp_path / "out")
+    record = read_evaluation(tmp_path / "out")
+    assert len(record.examples) == EXAMPLES_PER_TASK
+    for example in record.examples:
+        assert len(example["choices"]) == len(example["log_likelihoods"])
+        assert example["prediction"] == int(np.argmax(example["log_likelihoods"]))
+        assert 0 <= example["gold"] < len(example["choices"])
+        assert any(word in example["prompt"] for word in WORDS)
+    page = write_report([], tmp_path / "report.html", evaluation=tmp_path / "out").read_text()
+    assert "follows" in page and "Not scored" in page and "plain question" in page
+
+
+def test_the_same_suite_gives_the_same_results(model_folder: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    first, second = (evaluate(model_folder, suite, tmp_path / name, seed=3) for name in ("a", "b"))
+    timeless = [{k: v for k, v in r.items() if k not in ("seconds", "written")} for r in (first, second)]
+    assert timeless[0] == timeless[1]
+    assert (tmp_path / "a" / "examples.jsonl").read_bytes() == (
+        tmp_path / "b" / "examples.jsonl"
+    ).read_bytes()
+
+
+def test_long_prompts_are_counted(model_folder: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite", use=["plain question"])
+    results = evaluate(model_folder, suite, tmp_path / "out", max_input_length=12)
+    assert 0 < results["truncated_prompts"] == results["tasks"][0]["templates"][0]["truncated_prompts"] <= 40
+
+
+def one_template(jinja: str, choices: str | None = "yes ||| no") -> dict[str, Any]:
+    entry = {"name": "it", "jinja": jinja} | ({} if choices is None else {"answer_choices": choices})
+    return {"dataset": "follows", "templates": {"1": entry}}
+
+
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        (
+            one_template("{{ premise }} ||| perhaps"),
+            r"'it'.*row 1: the answer 'perhaps' is not among the choices",
+        ),
+        (one_template("{{ premise }}"), r"gives no example for any of the 40 rows: no target \(40\)"),
+        (one_template("{{ premise }} ||| yes", choices=None), "no template has answer choices to rank"),
+        (one_template("{{ premises }} ||| yes"), "premises"),
+    ],
+)
+def test_a_broken_template_ends_the_run_and_leaves_nothing(
+    model_folder: Path, tmp_path: Path, templates: dict[str, Any], message: str
+) -> None:
+    suite = write_suite(tmp_path / "suite", templates)
+    with pytest.raises(ValueError, match=message):
+        evaluate(model_folder, suite, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_mistakes(model_folder: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        evaluate(model_folder, suite, tmp_path / "out", limit=0)
+    with pytest.raises(ValueError, match="no model at"):
+        evaluate(tmp_path / "nowhere", suite, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"holds a config\.json"):
+        evaluate(tmp_path, suite, tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"already holds results\.json"):
+        evaluate(model_folder, suite, tmp_path / "out")
+    assert (tmp_path / "out" / "results.json").read_text() == "{}"
+
+
+def test_real_tasks_and_templates(golden: Path, real_data: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    tasks = [
+        {"dataset": name, "validation": {"split": "validation"}, "use": "original-task"}
+        for name in ("super_glue/rte", "hellaswag")
+    ]
+    suite.write_text(yaml.safe_dump({"name": "real", "tasks": tasks}))
+    results = evaluate(
+        golden / "hf_tiny",
+        suite,
+        tmp_path / "out",
+        templates=real_data / "promptsource_templates",
+        data_root=real_data / "tasks",
+        limit=8,
+    )
+    rte, hellaswag = results["tasks"]
+    assert (rte["dataset"], rte["subset"], rte["split"], rte["rows"]) == (
+        "super_glue",
+        "rte",
+        "validation",
+        8,
+    )
+    assert rte["chance"] == 0.5 and hellaswag["chance"] == 0.25
+    assert results["overall"]["mean"] == pytest.approx((rte["mean"] + hellaswag["mean"]) / 2)
