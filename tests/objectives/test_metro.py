@@ -338,6 +338,9 @@ class TestNormalizers:
         assert (output.rtd_loss == 0.0) == (rtd_positions == "masked")
         assert all(torch.isfinite(total).all() for total in output.totals.values())
         assert all(torch.isfinite(gradient).all() for gradient in gradients(model, output.loss).values())
+        for zero in (0, torch.tensor(0)):
+            counts = {"masked": zero, "tokens": torch.tensor(14)}
+            assert metro(model, batch, counts).loss.item() == pytest.approx(output.loss.item())
 
     def test_a_row_without_a_masked_position(self, model: MetroT0ForPreTraining) -> None:
         text = random_text([12, 9, 14])
