@@ -27,7 +27,7 @@ def model() -> MetroT0ForConditionalGeneration:
     model = randomize(MetroT0ForConditionalGeneration(tiny_config(num_layers=2, num_decoder_layers=3))).eval()
     with torch.no_grad():
         model.shared.weight.div_(model.shared.weight.norm(dim=1, keepdim=True) / 1.4)
-    return model
+    return model.double()
 
 
 def generate(
@@ -41,7 +41,7 @@ def generate(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(lengths=st.lists(st.integers(2, 20), min_size=1, max_size=4), seed=st.integers(0, 999))
 def test_the_cache_changes_nothing(
     model: MetroT0ForConditionalGeneration, way: str, lengths: list[int], seed: int
@@ -64,7 +64,7 @@ def test_padding_as_an_ordinary_token_is_counted_alike(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(lengths=st.lists(st.integers(2, 20), min_size=2, max_size=4), seed=st.integers(0, 999))
 def test_the_side_of_the_padding_changes_nothing(
     model: MetroT0ForConditionalGeneration, way: str, lengths: list[int], seed: int
@@ -83,7 +83,7 @@ def test_a_static_cache(model: MetroT0ForConditionalGeneration, attention: str) 
     assert torch.equal(static, generate(model, ids, "greedy", **more))
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(lengths=st.lists(st.integers(2, 20), min_size=2, max_size=4), seed=st.integers(0, 999))
 def test_a_batch_gives_what_its_rows_give(
     model: MetroT0ForConditionalGeneration, lengths: list[int], seed: int

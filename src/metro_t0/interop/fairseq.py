@@ -8,7 +8,6 @@ auxiliary model has already overwritten (depth and dropout of the auxiliary mode
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from os import PathLike
@@ -53,19 +52,21 @@ def load_pretraining(path: str | PathLike[str], dropout_rate: float | None = Non
     Raises:
         ValueError: not such a checkpoint, or one whose tensors do not make a whole model.
     """
-    checkpoint = _read(Path(path))
+    path = Path(path)
+    checkpoint = _read(path)
     tensors = {
         rename(name): tensor for name, tensor in checkpoint["model"].items() if not _DROPPED.search(name)
     }
     tensors["shared.weight"] = tensors["encoder.embed_tokens.weight"]
-    config = _configuration(checkpoint["cfg"], tensors, dropout_rate)
-    model = MetroT0ForPreTraining(config)
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    if missing or unexpected:
+    try:
+        config = _configuration(checkpoint["cfg"], tensors, dropout_rate)
+    except KeyError as error:
         raise ValueError(
-            f"{path} does not hold a whole METRO pretraining model: "
-            f"missing {sorted(missing)[:3]}, unexpected {sorted(unexpected)[:3]}"
-        )
+            f"{path} does not hold a whole METRO pretraining model: it has no {error}"
+        ) from error
+    model = MetroT0ForPreTraining(config)
+    _check_tensors(path, tensors, model.state_dict())
+    model.load_state_dict(tensors)
     return model
 
 
@@ -81,14 +82,36 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ValueError(f"there is no checkpoint at {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a foreign file makes the unpickler stumble in any way
+        foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        reason = "it is damaged or of another kind"
+        if foreign:
+            reason = f"it holds a Python object ({foreign[1]}) beside tensors and plain settings, which could run code"
         raise ValueError(f"{path} cannot be read as a fairseq checkpoint: {reason}") from error
-    if not isinstance(checkpoint, Mapping) or not {"cfg", "model"} <= checkpoint.keys():
+    if not isinstance(checkpoint, Mapping) or not all(
+        isinstance(checkpoint.get(part), Mapping) for part in ("cfg", "model")
+    ):
         raise ValueError(f"{path} is not a fairseq checkpoint: it has no 'cfg' and 'model'")
     if "encoder.embed_tokens.weight" not in checkpoint["model"]:
         raise ValueError(f"{path} is not a METRO checkpoint: it has no encoder embedding")
     return checkpoint
+
+
+def _check_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> None:
+    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or unexpected:
+        raise ValueError(
+            f"{path} does not hold a whole METRO pretraining model: "
+            f"missing {missing[:3]}, unexpected {unexpected[:3]}"
+        )
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            raise ValueError(
+                f"{path} does not fit together: {name} is {list(tensors[name].shape)}, "
+                f"where the other tensors ask for {list(tensor.shape)}"
+            )
 
 
 def _configuration(

@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration import MetroT0Config
-from .initialization import initialize
+from .initialization import initialize, mark
 from .layers import DecoderBlock, EncoderBlock
 from .stacks import Decoder, Encoder
 
@@ -58,6 +58,8 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         self.encoder = Encoder(config, config.num_layers, config.dropout_rate)
         self.decoder = Decoder(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        mark(self.shared, "vocabulary")
+        mark(self.lm_head, "vocabulary")
         self._add_parts()
         self.post_init()
 

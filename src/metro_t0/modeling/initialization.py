@@ -22,7 +22,7 @@ _SCHEME = "_initialization_scheme"
 
 
 def mark(root: nn.Module, scheme: str) -> None:
-    """Say by which scheme (``bert``, ``torch`` or ``zero``) everything below ``root`` starts."""
+    """Say by which scheme (``vocabulary``, ``bert``, ``torch`` or ``zero``) everything below ``root`` starts."""
     for module in root.modules():
         setattr(module, _SCHEME, scheme)
 
@@ -49,7 +49,7 @@ def _initialize_linear(module: nn.Linear, scheme: str, config: MetroT0Config) ->
         init.zeros_(module.weight)
     elif scheme == "bert":
         init.normal_(module.weight, std=BERT_STANDARD_DEVIATION)
-    elif fan_out == config.vocab_size:
+    elif scheme == "vocabulary":
         _initialize_vocabulary(module.weight, config)
     else:
         other = fan_out if config.initialization == "published" else fan_in
@@ -64,7 +64,7 @@ def _initialize_embedding(module: nn.Embedding, scheme: str, config: MetroT0Conf
         _zero_padding_row(module)
     elif module.padding_idx is None:
         init.zeros_(module.weight)
-    elif module.num_embeddings == config.vocab_size:
+    elif scheme == "vocabulary":
         _initialize_vocabulary(module.weight, config)
         if config.initialization == "clean":
             _zero_padding_row(module)

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPa
 
 from .attention import cyclic_distances, relative_buckets
 from .configuration import MetroT0Config
+from .initialization import mark
 from .layers import DecoderBlock, EncoderBlock
 
 
@@ -30,6 +31,7 @@ class _Stack(nn.Module):
         self.dropout_rate = dropout_rate
         padding = config.pad_token_id
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, padding_idx=padding)
+        mark(self.embed_tokens, "vocabulary")
         # Row `padding` stands for padding, so the first real token uses row padding + 1 (official ``utils.py``).
         self.pos_embed = nn.Embedding(config.num_positions + padding + 1, config.d_model, padding_idx=padding)
         self.first_layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
