@@ -34,21 +34,6 @@ _FINETUNE_OVERHEAD = 0.06
 _EVALUATION_SHARE = 0.1
 _PRETRAIN_SHARE = 0.55
 _SHORTEST_TRAINING = 3.0
-# What differs from the presets, because a demo trains on about a million tokens: half the layers and small batches
-# learn most in that time (CHANGELOG of figures: docs). A rate of 3e-3 or four layers a stack stay at word frequencies.
-_PRETRAIN_SETTINGS = (
-    "model.num_layers=2",
-    "model.num_decoder_layers=2",
-    "model.num_auxiliary_layers=1",
-    "optimizer.learning_rate=1.5e-3",
-    "training.batch_tokens=1024",
-    "training.micro_batch_tokens=1024",
-)
-_FINETUNE_SETTINGS = (
-    "optimizer.learning_rate=1.5e-3",
-    "training.batch_tokens=1024",
-    "training.micro_batch_tokens=1024",
-)
 _PHASES = 6
 
 
@@ -131,7 +116,7 @@ def run_demo(out: Path, *, budget_seconds: float | None = None, console: Console
     seconds = max(_SHORTEST_TRAINING, training * _PRETRAIN_SHARE)
     clock.phase(f"Pretraining the tiny METRO model for about {seconds:.0f} s")
     budget = f"training.budget_seconds={seconds:.1f}"
-    pretrain_config = load_pretrain_config("tiny", overrides=[*_PRETRAIN_SETTINGS, budget])
+    pretrain_config = load_pretrain_config("tiny", overrides=[budget])
     pretrain(pretrain_config, out / "corpus", out / "pretrain", console=console)
 
     seconds = max(
@@ -139,7 +124,7 @@ def run_demo(out: Path, *, budget_seconds: float | None = None, console: Console
     )
     clock.phase(f"Finetuning it on prompts for about {seconds:.0f} s")
     budget = f"training.budget_seconds={seconds:.1f}"
-    finetune_config = load_finetune_config("finetune-tiny", overrides=[*_FINETUNE_SETTINGS, budget])
+    finetune_config = load_finetune_config("finetune-tiny", overrides=[budget])
     finetune(finetune_config, out / "pretrain", tasks.mixture, out / "finetune", console=console)
 
     clock.phase("Ranking answers to questions that finetuning never asked")
