@@ -24,7 +24,7 @@ from metro_t0.demo.tasks import write_tasks
 if TYPE_CHECKING:
     from rich.console import Console
 
-DEFAULT_BUDGET_SECONDS = 400.0
+DEFAULT_BUDGET_SECONDS = 440.0
 MIN_BUDGET_SECONDS = 20.0
 VOCAB_SIZE = 8192
 _ROWS = 2500
@@ -32,7 +32,7 @@ _EVALUATION_ROWS = 200
 # Shares of the time: what the phases after a training phase need, and what pretraining gets of all training.
 _FINETUNE_OVERHEAD = 0.06
 _EVALUATION_SHARE = 0.1
-_PRETRAIN_SHARE = 0.55
+_PRETRAIN_SHARE = 0.5
 _SHORTEST_TRAINING = 3.0
 _PHASES = 6
 
