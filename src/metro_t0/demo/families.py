@@ -121,6 +121,28 @@ def from_library_rows(documents: Sequence[PydocDocument], rng: random.Random, nu
         yield {"text": document.text(TEXT_WORDS), "library": LIBRARIES[asked], "label": label}
 
 
+def library_pair_rows(documents: Sequence[PydocDocument], rng: random.Random, number: int) -> Iterator[Row]:
+    """Which of two libraries does a text come from?"""
+    drawn = _balanced(documents, rng, number, lambda d: d.library, LIBRARIES)
+    for index, (library, document) in enumerate(drawn):
+        other = (library + rng.randrange(1, len(LIBRARIES))) % len(LIBRARIES)
+        # Every library takes both places, in turn from one round of the libraries to the next.
+        place = (index // len(LIBRARIES)) % 2
+        choices = [LIBRARIES[other], LIBRARIES[library]] if place else [LIBRARIES[library], LIBRARIES[other]]
+        yield {"text": document.text(TEXT_WORDS), "choices": choices, "label": place}
+
+
+def parameter_library_rows(
+    documents: Sequence[PydocDocument], rng: random.Random, number: int
+) -> Iterator[Row]:
+    """Which library does a parameter come from? The text is of a sort that :func:`library_rows` never shows."""
+    usable = [d for d in documents if d.parameters]
+    classes = sorted({d.library for d in usable} & set(LIBRARIES), key=LIBRARIES.index)
+    for label, document in _balanced(usable, rng, number, lambda d: d.library, classes):
+        name, text = rng.choice(document.parameters)
+        yield {"text": f"{name}: {shorten(text, TEXT_WORDS)}", "choices": classes, "label": label}
+
+
 def parameter_rows(documents: Sequence[PydocDocument], rng: random.Random, number: int) -> Iterator[Row]:
     """Which of four parameters does a description belong to? The right one shares a word with it."""
     described = [

@@ -56,9 +56,11 @@ TRAINED = (
     Family("name", families.name_rows, "find the name"),
     Family("mention", families.mention_rows, "is it mentioned"),
     Family("order", families.order_rows, "makes sense"),
-    Family("summary", families.summary_rows, share=0.2),
+    Family("summary", families.summary_rows, share=0.1),
 )
 HELD_OUT = (
+    Family("library_pair", families.library_pair_rows),
+    Family("parameter_library", families.parameter_library_rows),
     Family("from_library", families.from_library_rows),
     Family("statement", families.statement_rows),
     Family("parameter", families.parameter_rows),
