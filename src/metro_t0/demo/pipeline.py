@@ -24,7 +24,7 @@ from metro_t0.demo.tasks import write_tasks
 if TYPE_CHECKING:
     from rich.console import Console
 
-DEFAULT_BUDGET_SECONDS = 440.0
+DEFAULT_BUDGET_SECONDS = 400.0
 MIN_BUDGET_SECONDS = 20.0
 VOCAB_SIZE = 8192
 _ROWS = 2500
