@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from metro_t0.objectives.base import Batch, ObjectiveOutput
 from metro_t0.objectives.padding import lengths_mask, pad_rows
+from metro_t0.objectives.scoring import score_tokens
 
 if TYPE_CHECKING:
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
@@ -108,12 +108,12 @@ class SequenceToSequenceObjective:
         ).last_hidden_state
         targets = batch["target_ids"]
         hidden_at_targets = hidden.flatten(0, 1).index_select(0, batch["target_positions"])
-        logits = network.project(hidden_at_targets)
-        loss_sum = functional.cross_entropy(logits.float(), targets, reduction="sum")
+        scores = score_tokens(network.project(hidden_at_targets), targets)
+        loss_sum = scores.losses.sum()
         loss = loss_sum / normalizers["lm"]
         with torch.no_grad():
             count = torch.full_like(loss_sum, targets.numel())
             lm_loss = torch.stack([loss_sum.detach(), count])
-            correct = (logits.argmax(dim=-1) == targets).sum().to(count.dtype)
+            correct = scores.hits.sum().to(count.dtype)
         totals = {"loss": lm_loss, "lm_loss": lm_loss.clone(), "lm_accuracy": torch.stack([correct, count])}
         return ObjectiveOutput(loss=loss, totals=totals)
