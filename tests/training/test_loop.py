@@ -48,7 +48,8 @@ def test_it_learns_and_says_how(tmp_path: Path, bag_data: TrainingData) -> None:
         "accuracy",
     }
     assert train[100]["tokens"] == loop.standing.tokens >= 100 * 200
-    assert train[20]["loss"] == pytest.approx(train[20]["class_loss"], rel=0.02)
+    # A mean of steps beside a mean of rows.
+    assert train[20]["loss"] == pytest.approx(train[20]["class_loss"], rel=0.05)
 
 
 @pytest.mark.parametrize("log_every", [1, 7])

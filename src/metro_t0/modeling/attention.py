@@ -17,6 +17,9 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from .configuration import MetroT0Config
 from .row_attention import row_attention
 
+# Below any score of a key in sight, by so much that the softmax gives exactly 0 (float16 holds it too).
+_HIDDEN = -30000.0
+
 
 def relative_buckets(
     distances: torch.Tensor, num_buckets: int, max_distance: int, max_positions: int
@@ -103,23 +106,33 @@ def attend(
     if need_weights:
         return _attend_plainly(query, key, value, bias, mask, causal, dropout)
     if query.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        additive = _added(bias, mask, query.dtype)
-        return row_attention(query, key, value, additive=additive, causal=causal, dropout=dropout), None
-    fused_mask = mask if bias is None else _added(bias, mask, query.dtype)
+        return row_attention(query, key, value, bias=bias, mask=mask, causal=causal, dropout=dropout), None
+    if bias is not None:
+        bias = bias.to(query.dtype)
+        if mask is not None and mask.shape[1] == mask.shape[2] == 1:
+            query, key, mask = _with_mask_as_feature(query, key, mask)
+    fused_mask = mask if bias is None else bias
+    if bias is not None and mask is not None:
+        fused_mask = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
     output = F.scaled_dot_product_attention(
         query, key, value, attn_mask=fused_mask, dropout_p=dropout, is_causal=causal, scale=1.0
     )
     return output, None
 
 
-def _added(bias: torch.Tensor | None, mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """Bias and mask as one tensor to add to the logits."""
-    if bias is not None:
-        bias = bias.to(dtype)
-        return bias if mask is None else bias.masked_fill(~mask, torch.finfo(dtype).min)
-    if mask is None:
-        return None
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+def _with_mask_as_feature(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, None]:
+    """Queries and keys whose products are very negative where a key is hidden.
+
+    A mask of keys ``[B, 1, 1, S]`` beside a bias ``[1, H, T, S]`` would have to be written out as ``[B, H, T, S]``, as
+    large as all scores. One more feature, 1 in every query and the mask in the keys, says the same; the kernels want
+    a multiple of 8 of them.
+    """
+    hidden = torch.zeros_like(mask, dtype=key.dtype).masked_fill_(~mask, _HIDDEN)
+    hidden = hidden.transpose(2, 3).expand(-1, key.shape[1], -1, -1)
+    query = F.pad(F.pad(query, (0, 1), value=1.0), (0, 7))
+    return query, F.pad(torch.cat([key, hidden], dim=-1), (0, 7)), None
 
 
 def _attend_plainly(

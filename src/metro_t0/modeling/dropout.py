@@ -3,8 +3,8 @@
     hidden = dropout(hidden, 0.1, training=self.training)
 
 torch draws one number an element on a CPU, which costs more than everything else in a layer but its matrix products.
-With 15 bits the share of dropped elements is within 1.6e-5 of the one asked for; kept ones are scaled by the share asked
-for. Draws come from torch's own generator: ``torch.manual_seed`` decides them, and recomputation repeats them.
+With 15 bits the share of dropped elements is within 1.6e-5 of the rate asked for; kept ones are scaled by that rate.
+Draws come from torch's own generator: ``torch.manual_seed`` decides them, and recomputation repeats them.
 """
 
 from __future__ import annotations

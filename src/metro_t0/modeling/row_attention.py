@@ -1,6 +1,6 @@
 """Attention with gradients on a CPU: a few rows of the batch at a time, so that their scores never leave the cache.
 
-    output = row_attention(query, key, value, additive=bias, causal=False, dropout=0.1)
+    output = row_attention(query, key, value, bias=bias, mask=mask, causal=False, dropout=0.1)
 
 The matrix products are the library's; what is ours is the order. The fused kernel of torch falls back to a plain
 backward where a bias needs a gradient, and draws dropout one number at a time: on the processors that were measured it
@@ -29,7 +29,8 @@ def row_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     *,
-    additive: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    mask: torch.Tensor | None,
     causal: bool,
     dropout: float,
 ) -> torch.Tensor:
@@ -37,14 +38,19 @@ def row_attention(
 
     Args:
         query: ``[B, H, T, K]``; key, value: ``[B, H, S, K]``.
-        additive: ``[B or 1, H or 1, T or 1, S]``, added to the scores: relative bias, mask or both; or None.
+        bias: ``[B or 1, H or 1, T or 1, S]``, added to the scores, or None.
+        mask: boolean ``[B or 1, H or 1, T or 1, S]``, True where a query may attend, or None for everywhere.
         causal: query t sees keys up to t; T = S.
         dropout: share of the probabilities set to 0, the rest scaled up.
 
     Returns:
         ``[B, H, T, K]``.
     """
-    output: torch.Tensor = _RowAttention.apply(query, key, value, additive, causal, dropout)
+    hiding = None
+    if mask is not None:
+        # As large as the mask, which is one row of keys for all heads and queries where it tells padding.
+        hiding = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
+    output: torch.Tensor = _RowAttention.apply(query, key, value, bias, hiding, causal, dropout)
     return output
 
 
@@ -68,13 +74,13 @@ def _part(tensor: torch.Tensor, rows: slice) -> torch.Tensor:
     return tensor[rows].flatten(0, 1)
 
 
-def _some(additive: torch.Tensor, rows: slice, queries: slice, keys: int) -> torch.Tensor:
-    """What is added to the scores of some rows and queries; dimensions of size 1 stay."""
-    if additive.shape[0] > 1:
-        additive = additive[rows]
-    if additive.shape[2] > 1:
-        additive = additive[:, :, queries]
-    return additive[..., :keys]
+def _some(tensor: torch.Tensor, rows: slice, queries: slice, keys: int) -> torch.Tensor:
+    """The part of ``[B, H, T, S]`` that belongs to some rows and queries; dimensions of size 1 stay."""
+    if tensor.shape[0] > 1:
+        tensor = tensor[rows]
+    if tensor.shape[2] > 1:
+        tensor = tensor[:, :, queries]
+    return tensor[..., :keys]
 
 
 class _RowAttention(torch.autograd.Function):
@@ -90,14 +96,15 @@ class _RowAttention(torch.autograd.Function):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        additive: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        hiding: torch.Tensor | None,
         causal: bool,
         dropout: float,
     ) -> torch.Tensor:
         batch, heads, length, _ = query.shape
         output = torch.empty_like(query)
         scale = 1.0 / (1.0 - dropout)
-        added = None if additive is None else additive.to(query.dtype)
+        added = [tensor.to(query.dtype) for tensor in (bias, hiding) if tensor is not None]
         kept: list[torch.Tensor] = []
         for rows in _chunks(batch, heads, length, key.shape[2], query.element_size()):
             q, k, v = _part(query, rows), _part(key, rows), _part(value, rows)
@@ -112,19 +119,18 @@ class _RowAttention(torch.autograd.Function):
                     part = torch.bmm(probabilities, v[:, :keys])
                 output[rows, :, queries] = part.unflatten(0, (-1, heads))
                 kept.append(probabilities)
-        ctx.save_for_backward(query, key, value, additive, *kept)
+        ctx.save_for_backward(query, key, value, bias, *kept)
         ctx.causal, ctx.dropout = causal, dropout
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, additive, *kept = ctx.saved_tensors
+        query, key, value, bias, *kept = ctx.saved_tensors
         batch, heads, length, _ = query.shape
-        wants_additive = ctx.needs_input_grad[3]
         to_query, to_key, to_value = (torch.empty_like(tensor) for tensor in (query, key, value))
-        to_additive = None
-        if wants_additive:
-            to_additive = torch.zeros_like(additive, dtype=torch.promote_types(additive.dtype, torch.float32))
+        to_bias = None
+        if ctx.needs_input_grad[3]:
+            to_bias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
         scale = 1.0 / (1.0 - ctx.dropout)
         index = 0
         for rows in _chunks(batch, heads, length, key.shape[2], query.element_size()):
@@ -156,31 +162,34 @@ class _RowAttention(torch.autograd.Function):
                     v_sum[:, :keys] += by_value
                 else:
                     k_sum, v_sum = by_key, by_value
-                if to_additive is not None:
-                    _accumulate(to_additive, by_score.unflatten(0, (-1, heads)), rows, queries)
+                if to_bias is not None:
+                    _accumulate(to_bias, by_score.unflatten(0, (-1, heads)), rows, queries)
             to_key[rows], to_value[rows] = (total.unflatten(0, (-1, heads)) for total in (k_sum, v_sum))
-        if to_additive is not None:
-            to_additive = to_additive.to(additive.dtype)
-        return to_query, to_key, to_value, to_additive, None, None
+        if to_bias is not None:
+            to_bias = to_bias.to(bias.dtype)
+        return to_query, to_key, to_value, to_bias, None, None, None
 
 
 def _scores(
     query: torch.Tensor,
     key: torch.Tensor,
-    additive: torch.Tensor | None,
+    added: list[torch.Tensor],
     rows: slice,
     queries: slice,
     heads: int,
     causal: bool,
 ) -> torch.Tensor:
     """Scores of some rows and queries ``[n * H, t, keys]``, with all that is added to them."""
-    shape = (len(query), query.shape[1], key.shape[1])
-    if additive is None:
-        scores = torch.bmm(query, key.transpose(1, 2))
-    else:
-        scores = query.new_empty(shape)
-        scores.unflatten(0, (-1, heads)).copy_(_some(additive, rows, queries, key.shape[1]))
+    if added:
+        scores = query.new_empty(len(query), query.shape[1], key.shape[1])
+        by_head = scores.unflatten(0, (-1, heads))
+        first, *more = (_some(tensor, rows, queries, key.shape[1]) for tensor in added)
+        by_head.copy_(first)
+        for tensor in more:
+            by_head.add_(tensor)
         scores.baddbmm_(query, key.transpose(1, 2))
+    else:
+        scores = torch.bmm(query, key.transpose(1, 2))
     if causal:
         # Within the block alone: keys before it are in every query's sight.
         corner = scores[:, :, queries.start :]
