@@ -26,7 +26,7 @@ from metro_t0.modeling.attention import at_positions
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.objectives.base import Batch, ObjectiveOutput, Row, RowKey
 from metro_t0.objectives.masking import Masking, mask_tokens, row_generator
-from metro_t0.objectives.padding import lengths_mask, pad_rows
+from metro_t0.objectives.padding import LENGTH_MULTIPLE, lengths_mask, pad_rows
 from metro_t0.objectives.scoring import TokenScores, sample_rows, score_tokens
 
 
@@ -64,6 +64,7 @@ class MetroObjective:
         num_sentinel_tokens: sentinels at the end of the vocabulary; the first is the mask token.
         pad_token_id: padding.
         seed: of masks and sampling draws.
+        length_multiple: padded lengths are a multiple of it.
 
     Raises:
         ValueError: settings that contradict each other.
@@ -81,6 +82,7 @@ class MetroObjective:
     num_sentinel_tokens: int = 512
     pad_token_id: int = 1
     seed: int = 1
+    length_multiple: int = LENGTH_MULTIPLE
 
     loss_parts = ("auxiliary_loss", "rtd_loss", "lm_loss")
 
@@ -117,7 +119,7 @@ class MetroObjective:
             masked_ids.append(masked)
             positions.append(np.flatnonzero(mask))
             draws.append(generator.random(len(positions[-1]), dtype=np.float32))
-        original_ids = pad_rows(originals, self.pad_token_id)
+        original_ids = pad_rows(originals, self.pad_token_id, self.length_multiple)
         width = original_ids.shape[1]
         room = (len(rows), self.masking.most_masked(width))
         places, uniform = np.full(room, width, dtype=np.int64), np.zeros(room, dtype=np.float32)
@@ -127,7 +129,7 @@ class MetroObjective:
             mask[index, found] = True
         batch = {
             "original_ids": original_ids,
-            "masked_ids": pad_rows(masked_ids, self.pad_token_id),
+            "masked_ids": pad_rows(masked_ids, self.pad_token_id, self.length_multiple),
             "mask": mask,
             "masked_positions": places,
             "draws": uniform,
