@@ -29,7 +29,7 @@ from metro_t0.objectives.build import build_objective
 from metro_t0.prompts.mixture import load_mixture
 from metro_t0.prompts.prompted_data import PromptedData
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
-from metro_t0.training.checkpoint import latest_checkpoint, read_state, remove_partial
+from metro_t0.training.checkpoint import newest_whole, read_state
 from metro_t0.training.loop import Loop
 from metro_t0.training.measure import Trial, decide
 from metro_t0.training.run_directory import RunDirectory, check_unchanged
@@ -230,8 +230,7 @@ def _run_loop(
     data_facts = _data_facts(job)
     checkpoint = None
     if resume:
-        remove_partial(run.checkpoints)
-        checkpoint = latest_checkpoint(run.checkpoints)
+        checkpoint = newest_whole(run.checkpoints, lambda line: _warn(console, line))
         _check_same_data(checkpoint, data_facts)
         assert config.training.threads != "auto", "a run's configuration is resolved"
         torch.set_num_threads(config.training.threads)
@@ -260,7 +259,7 @@ def _run_loop(
         loop.resume(checkpoint)
     loop.run()
     if not run.model.exists():
-        run.finish(model, job.tokenizer)
+        run.finish(run.checkpoints / f"step-{loop.standing.step}")
 
 
 def _device(settings: TrainingSettings) -> torch.device:
@@ -296,3 +295,8 @@ def _say(console: Console | None, measured: Mapping[str, Any]) -> None:
     if console is not None and measured:
         decided = "; ".join(f"{name} {reason}" for name, reason in measured.items())
         console.print(f"Measured here: {decided}", highlight=False)
+
+
+def _warn(console: Console | None, line: str) -> None:
+    if console is not None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
