@@ -10,7 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from small_runs import SMALL_RUN, BagObjective, losses, small_config, started, wait_for_step
+from small_runs import (
+    SMALL_RUN,
+    BagObjective,
+    losses,
+    small_config,
+    started,
+    wait_for_step,
+    wait_until,
+)
 from test_loop import make_loop
 
 from metro_t0.objectives.base import Batch, Row, RowKey

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from small_runs import SMALL_RUN, losses, small_config, started, wait_for_step, wait_until
 
 from metro_t0.config import load_finetune_config, read_config
@@ -155,14 +157,14 @@ def test_killed_inside_a_save_it_goes_on_from_the_one_before(
 
 @pytest.mark.slow
 def test_killed_at_twenty_moments_it_is_the_run_that_nothing_stopped(corpus: Path, tmp_path: Path) -> None:
-    often = ["training.steps=240", "training.save_every=1", "training.validate_every=7"]
+    often = ["training.steps=140", "training.save_every=1", "training.validate_every=7"]
     whole = pretrain(small_config(*often), corpus, tmp_path / "whole")
     run = tmp_path / "killed"
     moments = random.Random(11)
     for kill in range(20):
         begun = max(losses(run), default=0) if run.exists() else 0
         process = started(corpus, run, *TINY, *often, *(["--resume"] if begun else []))
-        wait_for_step(process, run, begun + moments.randint(1, 6))
+        wait_for_step(process, run, begun + moments.randint(1, 4))
         if kill % 2:
             kill_inside_a_save(process, run)
         else:
@@ -173,6 +175,58 @@ def test_killed_at_twenty_moments_it_is_the_run_that_nothing_stopped(corpus: Pat
         newest = newest_whole(run / "checkpoints")
         assert int(newest.name.removeprefix("step-") if newest else 0) >= max(losses(run)) - 2
     pretrain(small_config(*often), corpus, run, resume=True)
+    assert_same_run(run, whole)
+
+
+def test_a_full_disk_ends_the_run_with_one_line_and_it_goes_on_later(
+    whole: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = started(corpus, run, *TINY, *SIXTY)
+    wait_until(process, lambda: bool(steps_saved(run / "checkpoints")))
+    # Room for a line, not for a model.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (40_000, 40_000))
+    said = process.communicate()[1]
+    assert process.returncode == 2, said
+    line = said.strip().splitlines()[-1]
+    assert line.startswith("metro-t0: the checkpoint of step ") and "Traceback" not in said
+    assert f"cannot be written to {run / 'checkpoints'}: File too large" in line
+    assert steps_saved(run / "checkpoints") and not list(run.rglob(".*.partial"))
+    pretrain(small_config(*SIXTY), corpus, run, resume=True)
+    assert_same_run(run, whole)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
+    whole: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "model")
+    assert steps_saved(run / "checkpoints") == [50, 60]
+    weights = run / "checkpoints" / "step-60" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    console = Console(record=True, width=500, quiet=False, file=(tmp_path / "shown").open("w"))
+    pretrain(small_config(*SIXTY), corpus, run, resume=True, console=console)
+    shown = [line for line in console.export_text().splitlines() if "damaged" in line]
+    assert len(shown) == 1
+    assert shown[0].startswith(f"{weights.parent} is damaged: model.safetensors has ")
+    assert_same_run(run, whole)
+
+
+def test_nothing_but_damaged_checkpoints_is_said_with_the_mend(
+    whole: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for step in steps_saved(run / "checkpoints"):
+        (run / "checkpoints" / f"step-{step}" / "optimizer" / ".metadata").unlink()
+    with pytest.raises(
+        ValueError, match=r"no checkpoint of .* is whole \(.*step-50 is damaged: optimizer/.metadata"
+    ):
+        pretrain(small_config(*SIXTY), corpus, run, resume=True)
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(run / "model")
+    pretrain(small_config(*SIXTY), corpus, run, resume=True)
     assert_same_run(run, whole)
 
 

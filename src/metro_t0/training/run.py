@@ -9,6 +9,7 @@ read. A user's mistake is found before the run directory is made.
 
 from __future__ import annotations
 
+import errno
 import secrets
 import shutil
 import time
@@ -60,7 +61,7 @@ def pretrain(
         config: what the run is made of.
         data: folder that ``metro-t0 prepare`` made.
         out: run directory to make, or to go on with.
-        resume: go on with the run in ``out`` after its last checkpoint.
+        resume: go on with the run in ``out`` after its newest whole checkpoint, from the start if there is none.
         init_from: a run or model folder whose weights to start from.
         console: for a progress bar and a line on what was measured; None = silent.
 
@@ -70,6 +71,7 @@ def pretrain(
     Raises:
         ValueError: the data, the configuration, the run directory or the model to start from do not fit.
         NonFiniteError: a ValueError too; see ``training.max_nonfinite``.
+        RunStoppedError: SIGTERM or SIGINT came; the run is saved and ``resume`` goes on.
     """
     started = time.monotonic()
     run = RunDirectory(Path(out))
@@ -101,7 +103,7 @@ def finetune(
         model: a run directory or model folder; its auxiliary model and RTD head are left behind.
         mixture: a mixture's YAML file, which is built into ``OUT/mixture``, or a folder that is built already.
         out: run directory to make, or to go on with.
-        resume: go on with the run in ``out`` after its last checkpoint.
+        resume: go on with the run in ``out`` after its newest whole checkpoint, from the start if there is none.
         console: for progress bars and a line on what was measured; None = silent.
 
     Returns:
@@ -110,6 +112,7 @@ def finetune(
     Raises:
         ValueError: the model, the mixture, the configuration or the run directory do not fit.
         NonFiniteError: a ValueError too; see ``training.max_nonfinite``.
+        RunStoppedError: SIGTERM or SIGINT came; the run is saved and ``resume`` goes on.
     """
     run = RunDirectory(Path(out))
     config = _settled_config(run, config, resume)
@@ -204,6 +207,12 @@ def _train(job: _Job, config: PretrainConfig | FinetuneConfig, resume: bool, con
     threads = torch.get_num_threads()
     try:
         _run_loop(job, config, resume, console)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ValueError(
+            f"{run.path} cannot be written to: {error.strerror}; make room and go on with --resume"
+        ) from error
     finally:
         torch.set_num_threads(threads)
     return run.path
