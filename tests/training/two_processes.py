@@ -3,7 +3,7 @@
 torchrun --nproc-per-node 2 two_processes.py FOLDER
 
 ``FOLDER/alone/step-1`` is there, written by one process; ``fsdp``, ``ddp`` and ``refsdp`` are made beside it, each from
-the one before. Then one of the two is asked to stop, and both are to know.
+the one before. Then one of the two cannot write, then one is asked to stop, and both are to know.
 """
 
 from __future__ import annotations
@@ -45,6 +45,22 @@ def pass_on(source: Path, target: Path, world: World, sharded: bool) -> None:
                 parameter.add_(1.0)
 
 
+def one_cannot_write(target: Path, world: World) -> None:
+    """The main process finds the weights' name taken; the other's part is fine."""
+    model = small_network(seed=99)
+    optimizer = build_optimizer(model.parameters(), BAG_OPTIMIZER)
+    try:
+        with CheckpointSaver(target, model, optimizer, world=world) as saver:
+            if world.is_main:
+                (target / ".step-1.partial" / "model.safetensors").mkdir(parents=True)
+            saver.save(1, {})
+    except ValueError as error:
+        assert str(error).startswith("the checkpoint of step 1 cannot be written to ")
+        assert not list(target.iterdir())
+        return
+    raise AssertionError("nothing was raised")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
@@ -53,6 +69,7 @@ def main() -> None:
     for source, target in (("alone", "fsdp"), ("fsdp", "ddp"), ("ddp", "refsdp")):
         pass_on(folder / source, folder / target, world, sharded=target.endswith("fsdp"))
         distributed.barrier()
+    one_cannot_write(folder / "taken", world)
     with Interruption() as interruption:
         assert not interruption.agreed(world)
         if world.rank == 1:

@@ -120,21 +120,31 @@ class CheckpointSaver:
     def check(self) -> None:
         """Raise the error of a save that has ended; does not wait for one that has not.
 
+        Several processes, which end at different times, hear of it at the next save.
+
         Raises:
             ValueError: it could not be written.
         """
-        if self._pending is not None and self._pending.done():
+        if self._world.size == 1 and self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the last save is on the disk.
+        """Wait until the last save is on the disk; all processes do.
 
         Raises:
-            ValueError: it could not be written.
+            ValueError: it could not be written, by this process or another.
         """
         pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        if pending is None:
+            return
+        failure = pending.exception()
+        if self._group is not None:
+            said: list[str | None] = [None] * self._world.size
+            distributed.all_gather_object(said, failure and str(failure), group=self._group)
+            others = [ValueError(line) for line in said if line is not None]
+            failure = failure or next(iter(others), None)
+        if failure is not None:
+            raise failure
 
     def __enter__(self) -> Self:
         return self
