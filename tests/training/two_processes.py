@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from small_runs import BAG_OPTIMIZER, small_network
 from torch import distributed
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from metro_t0.training.checkpoint import load_checkpoint
@@ -37,6 +37,9 @@ def pass_on(source: Path, target: Path, world: World, sharded: bool) -> None:
         assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
     optimizer = build_optimizer(model.parameters(), BAG_OPTIMIZER)
     state = load_checkpoint(source / "step-1", model, optimizer)
+    if isinstance(model, FSDPModule):
+        # As a validation leaves it.
+        model.unshard()
     with CheckpointSaver(target, model, optimizer, world=world) as saver:
         saver.save(1, {"note": state["note"]})
         # What training changes after a save is not in it.

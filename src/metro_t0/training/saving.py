@@ -107,9 +107,10 @@ class CheckpointSaver:
         """
         self.wait()
         aside = self._checkpoints / f".step-{step}.partial"
-        values = {"optimizer": get_optimizer_state_dict(self._model, self._optimizer)}
         content = json.dumps({"format_version": FORMAT_VERSION, "step": step, **state}, allow_nan=False)
+        # The weights first: reading them shards again what a forward pass gathered; the optimizer knows only shards.
         weights = _whole_weights(self._model, self._world.is_main)
+        values = {"optimizer": get_optimizer_state_dict(self._model, self._optimizer)}
         size = sum(map(_bytes, weights.values())) + sum(map(_bytes, _tensors(values)))
         writer = FileSystemWriter(aside / "optimizer")
         written = async_save(values, storage_writer=writer, process_group=self._group)
