@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -193,3 +194,8 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) ->
 def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
     """Wait until a run has logged a step."""
     wait_until(process, lambda: run.exists() and max(losses(run), default=0) >= step)
+
+
+def fill(disk: Path, room: int) -> None:
+    """Leave a file system only so many bytes."""
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - room))

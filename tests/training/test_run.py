@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
-from small_runs import SMALL_RUN, losses, small_config, started, wait_for_step, wait_until
+from small_runs import SMALL_RUN, fill, losses, small_config, started, wait_for_step, wait_until
 
 from metro_t0.config import load_finetune_config, read_config
 from metro_t0.data.prepare import prepare
@@ -194,6 +194,25 @@ def test_a_full_disk_ends_the_run_with_one_line_and_it_goes_on_later(
     assert steps_saved(run / "checkpoints") and not list(run.rglob(".*.partial"))
     pretrain(small_config(*SIXTY), corpus, run, resume=True)
     assert_same_run(run, whole)
+
+
+def test_a_disk_too_full_for_the_final_model_is_one_line(
+    corpus: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    config = small_config("training.steps=1")
+    elsewhere = pretrain(config, corpus, tmp_path / "elsewhere")
+    files = [path for path in elsewhere.rglob("*") if path.is_file() and "model" not in path.parts[:-1]]
+    # Room in pages for all but model/, and for some of that.
+    fill(small_disk, sum(-(-path.stat().st_size // 4096) * 4096 for path in files) + 60_000)
+    run = small_disk / "run"
+    with pytest.raises(
+        ValueError, match=r"run cannot be written to: No space left on device; make room and go"
+    ):
+        pretrain(config, corpus, run)
+    assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["checkpoints"]
+    (small_disk / "filler").unlink()
+    pretrain(config, corpus, run, resume=True)
+    assert_same_run(run, elsewhere)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(

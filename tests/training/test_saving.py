@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_runs import BAG_OPTIMIZER, bag_model, small_network
+from small_runs import BAG_OPTIMIZER, bag_model, fill, small_network
 from torch.distributed.checkpoint import FileSystemReader
 
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
@@ -142,20 +140,6 @@ def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path) -> None:
         raise RuntimeError("of training")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of eight megabytes, where the system lets us make one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 @pytest.mark.parametrize("room", [0, 200_000, 400_000, 900_000])
 def test_a_full_disk_leaves_the_last_good_one_and_one_line(small_disk: Path, room: int) -> None:
     model, optimizer = updated(small_network(seed=1))
@@ -166,8 +150,7 @@ def test_a_full_disk_leaves_the_last_good_one_and_one_line(small_disk: Path, roo
         saver.wait()
         size = sum(path.stat().st_size for path in (checkpoints / "step-1").rglob("*"))
         assert room < size
-        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-        (small_disk / "filler").write_bytes(bytes(free - room))
+        fill(small_disk, room)
         update(model, optimizer)
         saver.save(2, {})
         with pytest.raises(ValueError, match=r"step 2 cannot be written to .*: No space left") as failure:
