@@ -132,6 +132,9 @@ class TrainingSettings(_Settings):
     micro_batch_tokens: int = Field(gt=0, description="padded tokens that go through the network at once")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    activation_checkpointing: bool = Field(
+        default=False, description="layers recompute in the backward pass: less memory, a third more time"
+    )
     threads: int | Literal["auto"] = Field(default="auto", description="CPU threads of torch")
     seed: int = Field(default=1, ge=0)
     log_every: int = Field(default=10, gt=0, description="steps")

@@ -29,6 +29,7 @@ from metro_t0.objectives.build import build_objective
 from metro_t0.prompts.mixture import load_mixture
 from metro_t0.prompts.prompted_data import PromptedData
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+from metro_t0.training.activation_checkpointing import checkpoint_activations
 from metro_t0.training.checkpoint import latest_checkpoint, read_state, remove_partial
 from metro_t0.training.loop import Loop
 from metro_t0.training.measure import Trial, decide
@@ -219,6 +220,8 @@ def _run_loop(
     )
     torch.nn.Module.to(model, device)
     model.train()
+    if config.training.activation_checkpointing:
+        checkpoint_activations(model)
     objective = build_objective(config.objective, model.config, config.training.seed)
     validation = Validation(
         objective,
