@@ -46,7 +46,9 @@ def test_it_learns_and_says_how(tmp_path: Path, bag_data: TrainingData) -> None:
         "loss",
         "class_loss",
         "accuracy",
+        "padding_share",
     }
+    assert 0 < train[100]["padding_share"] < 1
     assert train[100]["tokens"] == loop.standing.tokens >= 100 * 200
     assert train[20]["loss"] == pytest.approx(train[20]["class_loss"], rel=0.02)
 

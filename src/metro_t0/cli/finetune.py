@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,13 @@ def finetune(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A configuration of your own instead of a preset.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            help="How long to train: a time (90s, 20m, 8h, 2d), tokens (500M-tokens) or steps (2000).",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in RUN after its last checkpoint.")
     ] = False,
@@ -39,15 +47,21 @@ def finetune(
     \b
     A tiny model on a mixture of your own:
       metro-t0 finetune runs/tiny --mixture mixture.yaml --preset finetune-tiny --out runs/prompted
+    The same for ten minutes:
+      metro-t0 finetune runs/tiny --mixture mixture.yaml --preset finetune-tiny --out runs/ten --budget 10m
     The recipe for the published sizes, with a smaller batch:
       metro-t0 finetune runs/base --mixture mixture.yaml --out runs/prompted training.batch_tokens=131072
     """
-    settings = _settings(preset, config, overrides or [], out if resume else None)
+    started = time.monotonic()
+    from metro_t0.training.budget import budget_overrides
+
+    settings = _settings(preset, config, budget_overrides(budget, overrides or []), out if resume else None)
     from rich.console import Console
 
     from metro_t0.training.run import finetune as run_finetuning
 
-    run = run_finetuning(settings, model, mixture, out, resume=resume, console=Console(stderr=True))
+    console = Console(stderr=True)
+    run = run_finetuning(settings, model, mixture, out, resume=resume, console=console, started=started)
     print(run)
 
 
