@@ -6,7 +6,8 @@
 
 Both are extras of the package and imported only when asked for. A resumed run goes on in the same TensorBoard folder,
 where what an earlier process wrote after the checkpoint is superseded, and in the same W&B run, whose history cannot be
-rewritten: there the earlier process's values stand and their steps are not sent twice.
+rewritten: there the earlier process's values stand and their steps are not sent twice. What W&B had not written when a
+process was killed outright, the last second of it, is in ``metrics.jsonl`` alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any, Literal, Protocol, Self
 from metro_t0.training.metrics import MetricsFile
 
 TrackerName = Literal["tensorboard", "wandb"]
+
+_FLUSH = "x_transaction_log_flush_interval"
 
 
 class Tracker(Protocol):
@@ -124,6 +127,8 @@ class _WeightsAndBiases:
         import wandb
 
         self._record = run / "wandb" / "metro-t0.json"
+        # W&B writes its file every 15 seconds if not told otherwise; older versions cannot be told.
+        often: dict[str, Any] = {_FLUSH: 1.0} if _FLUSH in wandb.Settings.model_fields else {}
         stored = json.loads(self._record.read_text(encoding="utf-8")) if self._record.is_file() else {}
         self._id, self._sent = stored.get("id", secrets.token_hex(4)), stored.get("sent", 0)
         try:
@@ -134,7 +139,7 @@ class _WeightsAndBiases:
                 dir=str(run),
                 config=dict(config),
                 resume="allow",
-                settings=wandb.Settings(console="off"),
+                settings=wandb.Settings(console="off", **often),
             )
         except wandb.Error as error:
             raise ValueError(
