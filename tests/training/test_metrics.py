@@ -98,10 +98,11 @@ def test_the_file_of_a_resumed_run_reads_as_one_runs(tmp_path: Path) -> None:
 
 def test_speed_padding_waiting_and_utilization_since_the_last_line() -> None:
     meter = Meter(torch.device("cpu"), Utilization(flops_per_token=1e6, peak=1e9))
-    meter.add(real=100, processed=100, waited=0.0)
+    meter.add(tokens=100, real=100, processed=100, waited=0.0)
     meter.read(1.0)
-    meter.add(real=100, processed=150, waited=0.25)
-    meter.add(real=200, processed=250, waited=0.75)
+    # One of two processes: its own padding, all tokens.
+    meter.add(tokens=200, real=100, processed=150, waited=0.25)
+    meter.add(tokens=400, real=200, processed=250, waited=0.75)
     other = Meter(torch.device("cpu"), Utilization(flops_per_token=1e6, peak=1e9))
     other.load_state_dict(json.loads(json.dumps(meter.state_dict())))
     for one in (meter, other):
@@ -109,11 +110,11 @@ def test_speed_padding_waiting_and_utilization_since_the_last_line() -> None:
         peak = values.pop("peak_memory_bytes")
         assert peak is not None and 10e6 < peak < 1e12
         assert values == {
-            "tokens_per_second": 75.0,
-            "processed_tokens_per_second": 100.0,
+            "tokens_per_second": 150.0,
+            "processed_tokens_per_second": 200.0,
             "padding_share": 0.25,
             "data_wait_share": 0.25,
-            "mfu": pytest.approx(0.075),
+            "mfu": pytest.approx(0.15),
         }
 
 

@@ -163,7 +163,8 @@ class Loop:
     def _take_step(self) -> None:
         asked = self._clock()
         rows, batches = self._next_batches()
-        self._meter.add(rows.tokens, self._data.padded_tokens(rows), self._clock() - asked)
+        waited = self._clock() - asked
+        self._meter.add(rows.tokens, *self._data.token_counts(rows), waited)
         tally = self._updater.run(rows.step, batches, self._rate(rows.step))
         self._log.add(tally, rows.step)
         self.standing.step = rows.step

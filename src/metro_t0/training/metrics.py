@@ -1,7 +1,7 @@
 """What a run measures of itself: accumulated on the device, read once a log step, written as ``metrics.jsonl``.
 
 meter = Meter(device, Utilization(flops_per_token=1.6e9, peak=989e12))
-meter.add(real=1000, processed=1100, waited=0.01)      # host numbers only
+meter.add(tokens=1000, real=1000, processed=1100, waited=0.01)      # host numbers only
 meter.read(seconds)                      # {"tokens_per_second": ..., "mfu": ..., ...}
 
 log = TrainingLog(watched=("lm_loss", "loss", "gradient"), limit=0)
@@ -139,10 +139,17 @@ class Meter:
 
     def __init__(self, device: torch.device, utilization: Utilization | None = None) -> None:
         self._device, self._utilization = device, utilization
-        self._real, self._processed, self._waited, self._since = 0, 0, 0.0, 0.0
+        self._tokens, self._real, self._processed, self._waited, self._since = 0, 0, 0, 0.0, 0.0
 
-    def add(self, real: int, processed: int, waited: float) -> None:
-        """One update: its tokens without and with padding, and the seconds it waited for its rows."""
+    def add(self, tokens: int, real: int, processed: int, waited: float) -> None:
+        """One update.
+
+        Args:
+            tokens: real ones of all processes.
+            real, processed: of this process, without padding and with it; the others' shares are like it.
+            waited: seconds until the rows were there.
+        """
+        self._tokens += tokens
         self._real += real
         self._processed += processed
         self._waited += waited
@@ -154,22 +161,24 @@ class Meter:
             stepping: seconds that all updates so far took, validations and saves left out.
         """
         seconds = max(stepping - self._since, 1e-9)
-        speed = self._real / seconds
+        speed = self._tokens / seconds
+        real_share = self._real / self._processed
         values: dict[str, float | None] = {
             "tokens_per_second": round(speed, 1),
-            "processed_tokens_per_second": round(self._processed / seconds, 1),
-            "padding_share": 1.0 - self._real / self._processed if self._processed else None,
+            "processed_tokens_per_second": round(speed / real_share, 1),
+            "padding_share": 1.0 - real_share,
             "data_wait_share": min(1.0, self._waited / seconds),
             "peak_memory_bytes": peak_memory(self._device),
         }
         if self._utilization is not None:
             values["mfu"] = self._utilization.flops_per_token * speed / self._utilization.peak
-        self._real, self._processed, self._waited, self._since = 0, 0, 0.0, stepping
+        self._tokens, self._real, self._processed, self._waited, self._since = 0, 0, 0, 0.0, stepping
         return values
 
     def state_dict(self) -> dict[str, Any]:
         """What has been taken in and not been read yet, as plain values."""
         return {
+            "tokens": self._tokens,
             "real": self._real,
             "processed": self._processed,
             "waited": self._waited,
@@ -178,7 +187,7 @@ class Meter:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
-        self._real, self._processed = state["real"], state["processed"]
+        self._tokens, self._real, self._processed = state["tokens"], state["real"], state["processed"]
         self._waited, self._since = state["waited"], state["since"]
 
 

@@ -32,6 +32,7 @@ class TrainingData:
         """A micro-batch of the training rows as the objective wants it."""
         return objective.collate([self.train[index] for index in micro_batch.rows], micro_batch.keys)
 
-    def padded_tokens(self, rows: StepRows) -> int:
-        """Tokens of a step once its micro-batches are padded."""
-        return sum(padded_tokens(self.train.lengths[micro.rows]) for micro in rows.micro_batches)
+    def token_counts(self, rows: StepRows) -> tuple[int, int]:
+        """Tokens of a step's micro-batches here, without padding and with it."""
+        lengths = [self.train.lengths[micro_batch.rows] for micro_batch in rows.micro_batches]
+        return sum(int(part.sum()) for part in lengths), sum(padded_tokens(part) for part in lengths)
