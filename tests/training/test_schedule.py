@@ -215,7 +215,7 @@ def test_steps_left_beside_what_else_takes_time() -> None:
     for step in range(2, 6):
         budget.passed(step, 4.0 + step)
     # 90 - 10 seconds, less the last save and the final model.
-    assert budget.steps_left(10.0, None, None) == round(80 - 1.5)
+    assert budget.steps_left(10.0, None, None) == int(80 - 1.5)
     # Every tenth step a validation and a save: 1.3 seconds a step.
-    assert budget.steps_left(10.0, 10, 10) == round((80 - 2 - 1.5) / 1.3)
+    assert budget.steps_left(10.0, 10, 10) == int((80 - 2 - 1.5) / 1.3)
     assert budget.steps_left(89.0, 10, 10) == 0

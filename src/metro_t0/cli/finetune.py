@@ -52,7 +52,8 @@ def finetune(
     The recipe for the published sizes, with a smaller batch:
       metro-t0 finetune runs/base --mixture mixture.yaml --out runs/prompted training.batch_tokens=131072
     """
-    started = time.monotonic()
+    # What the interpreter took to come here is part of a time budget.
+    started = time.monotonic() - time.process_time()
     from metro_t0.training.budget import budget_overrides
 
     settings = _settings(preset, config, budget_overrides(budget, overrides or []), out if resume else None)

@@ -55,7 +55,8 @@ def pretrain(
     """
     if resume and init_from is not None:
         raise ValueError("--resume goes on from a checkpoint, --init-from starts anew: give one of the two")
-    started = time.monotonic()
+    # What the interpreter took to come here is part of a time budget.
+    started = time.monotonic() - time.process_time()
     from metro_t0.training.budget import budget_overrides
 
     settings = _settings(preset, config, budget_overrides(budget, overrides or []), out if resume else None)

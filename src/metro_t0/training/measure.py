@@ -32,6 +32,9 @@ _TRIAL_SECONDS = 1.0
 _WORTH_IT = 0.95
 _BUDGET_SHARE = 0.05
 _DISK_BYTES_PER_SECOND = 300e6
+# Where it is left open, a tenth of the run lies between validations; more where they would take more of the time.
+_VALIDATIONS = 10
+_VALIDATION_SHARE = 0.2
 # Enough steps to know the mean tokens of one to a thousandth.
 _COUNTED_TOKENS = 2**20
 _COUNTED_STEPS = 20
@@ -116,13 +119,14 @@ def decide(trial: Trial) -> Decided:
         measured.update({"threads": reason} if reason else {})
         torch.set_num_threads(threads)
     steps, costs = trial.settings.steps, Costs()
+    validations = _VALIDATIONS
     if trial.settings.budget_seconds is not None:
-        steps, measured["steps"], costs = _steps_in_budget(trial, precision)
+        steps, validations, costs, measured["steps"] = _steps_in_budget(trial, precision)
     elif trial.settings.budget_tokens is not None:
         steps, measured["steps"] = _steps_of_tokens(trial, trial.settings.budget_tokens)
     assert steps is not None, "settings say how long to train"
     trial.model.zero_grad(set_to_none=True)
-    validate_every = trial.settings.validate_every or max(1, steps // 10)
+    validate_every = trial.settings.validate_every or max(1, steps // validations)
     decided = {
         "precision": precision,
         "threads": threads,
@@ -217,8 +221,8 @@ def _steps_of_tokens(trial: Trial, tokens: int) -> tuple[int, str]:
     return steps, f"a step reads {mean:.6g} tokens"
 
 
-def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, str, Costs]:
-    """As many steps as fit the time budget beside validations and saves."""
+def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, int, Costs, str]:
+    """As many steps as fit the time budget beside validations and saves; the number of those where it is left open."""
     settings, budget = trial.settings, trial.settings.budget_seconds
     assert budget is not None
     updater = trial.updater(precision)
@@ -229,9 +233,12 @@ def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, str, Cost
     save = 3 * size / _DISK_BYTES_PER_SECOND
     left = budget - (time.monotonic() - trial.started)
     if settings.validate_every is None:
-        # Ten validations and saves, whatever the number of steps, and the final model.
-        steps = int((left - 10 * (validation + save) - save) / step)
+        # So many validations and saves, whatever the number of steps, and the final model.
+        most = int(_VALIDATION_SHARE * left / max(validation + save, 1e-9))
+        validations = max(1, min(_VALIDATIONS, most))
+        steps = int((left - validations * (validation + save) - save) / step)
     else:
+        validations = _VALIDATIONS
         share = validation / settings.validate_every + save / (settings.save_every or settings.validate_every)
         steps = int((left - validation - 2 * save) / (step + share))
     if steps < 1:
@@ -240,7 +247,7 @@ def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, str, Cost
             f"validation {validation:.3g} s): give more time, or lower training.batch_tokens or validation_rows"
         )
     found = f"a step takes {step:.3g} s, a validation {validation:.3g} s, a save about {save:.2g} s"
-    return steps, found, Costs(validation, save)
+    return steps, validations, Costs(validation, save), found
 
 
 def _seconds_per_step(trial: Trial, updater: Updater, most_seconds: float) -> float:

@@ -142,7 +142,7 @@ class TimeBudget:
         saves = max(1 / every if every else 0.0 for every in (validate_every, save_every))
         each += (validation / validate_every if validate_every else 0.0) + self.costs.save * saves
         reserved = validation + self.costs.save * (1 + _FINAL_MODEL)
-        return max(0, round((self.left(elapsed) - reserved) / max(each, 1e-9)))
+        return max(0, int((self.left(elapsed) - reserved) / max(each, 1e-9)))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; the speed is measured anew by whoever goes on."""
