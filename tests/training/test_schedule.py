@@ -93,7 +93,7 @@ def timed_loop(
         folder=folder,
         facts={},
         tokenizer=SlowToSave(clock),
-        budget=TimeBudget(budget, USED, Costs(VALIDATION / 2, SAVE / 2)),
+        budget=TimeBudget(budget, USED, Costs(0.0, VALIDATION / 2, SAVE / 2)),
         clock=clock,
     )
     return loop, clock
@@ -158,7 +158,8 @@ def test_a_resumed_run_keeps_its_fit_and_its_seconds(tmp_path: Path, bag_data: T
     state = read_state(checkpoint)
     spent = state["standing"]["seconds"]
     # A validation was timed; the first save was still being written, so that its cost is as estimated.
-    assert state["budget"] == {"used": USED, "validation": VALIDATION, "save": SAVE / 2}
+    costs = {"step": 0.0, "validation": VALIDATION, "save": SAVE / 2, "disk": 0.0}
+    assert state["budget"] == {"used": USED, **costs}
     until = [fit for fit in fits(run) if fit["step"] <= state["step"]]
     assert state["schedule"] == {name: until[-1][name] for name in ("step", "progress", "steps")}
     # Twice as fast from there on.
@@ -219,3 +220,17 @@ def test_steps_left_beside_what_else_takes_time() -> None:
     # Every tenth step a validation and a save: 1.3 seconds a step.
     assert budget.steps_left(10.0, 10, 10) == int((80 - 2 - 1.5) / 1.3)
     assert budget.steps_left(89.0, 10, 10) == 0
+    # Saves that hold up training for less than the disk needs, but the last one is waited for.
+    budget = TimeBudget(100.0, used=20.0, costs=Costs(save=1.0, disk=8.0))
+    budget.passed(1, 5.0)
+    budget.passed(2, 6.0)
+    assert budget.steps_left(0.0, None, 10) == int((80 - 12) / 1.1)
+
+
+def test_a_slower_machine_is_slower_at_everything() -> None:
+    budget = TimeBudget(100.0, used=0.0, costs=Costs(step=1.0, validation=2.0, save=1.0))
+    for step in range(6):
+        budget.passed(step, 3.0 * step)
+    assert budget.steps_left(18.0, 10, 10) == int((82 - 3 * 3.5) / (3 * 1.3))
+    budget.took(validation=9.0)
+    assert budget.costs == Costs(step=1.0, validation=3.0, save=1.0)

@@ -247,7 +247,7 @@ def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, int, Cost
             f"validation {validation:.3g} s): give more time, or lower training.batch_tokens or validation_rows"
         )
     found = f"a step takes {step:.3g} s, a validation {validation:.3g} s, a save about {save:.2g} s"
-    return steps, validations, Costs(validation, save), found
+    return steps, validations, Costs(step, validation, save, save), found
 
 
 def _seconds_per_step(trial: Trial, updater: Updater, most_seconds: float) -> float:

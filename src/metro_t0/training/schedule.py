@@ -89,10 +89,21 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Costs:
-    """What must be kept of a time budget beside steps: seconds of one validation and of one checkpoint."""
+    """What must be kept of a time budget beside steps, in seconds on a machine that takes ``step`` for one step.
 
+    A machine that becomes slower does so for all of them.
+
+    Attributes:
+        step: 0 = not known.
+        validation: one.
+        save: what a checkpoint keeps training waiting for.
+        disk: a checkpoint until it is on the disk, as estimated; the last one is waited for.
+    """
+
+    step: float = 0.0
     validation: float = 0.0
     save: float = 0.0
+    disk: float = 0.0
 
 
 class TimeBudget:
@@ -115,10 +126,11 @@ class TimeBudget:
 
     def took(self, *, validation: float | None = None, save: float | None = None) -> None:
         """What a validation or a save really took, in seconds."""
+        slowness = self._slowness(self._seconds_per_step())
         if validation is not None:
-            self.costs = replace(self.costs, validation=validation)
+            self.costs = replace(self.costs, validation=validation / slowness)
         if save is not None:
-            self.costs = replace(self.costs, save=save)
+            self.costs = replace(self.costs, save=save / slowness)
 
     def passed(self, step: int, stepping: float) -> None:
         """An update is done; ``stepping`` seconds went into steps so far, validations and saves left out."""
@@ -133,16 +145,27 @@ class TimeBudget:
         Returns:
             None while no step has been timed: the first one after a start is not typical.
         """
+        each = self._seconds_per_step()
+        if each is None:
+            return None
+        slowness = self._slowness(each)
+        validation = self.costs.validation * slowness if validate_every else 0.0
+        save = self.costs.save * slowness
+        # A validation that is the best yet is saved, whether a save is due or not.
+        saves = max(1 / every if every else 0.0 for every in (validate_every, save_every))
+        each += (validation / validate_every if validate_every else 0.0) + save * saves
+        reserved = validation + max(save, self.costs.disk * slowness) * (1 + _FINAL_MODEL)
+        return max(0, int((self.left(elapsed) - reserved) / max(each, 1e-9)))
+
+    def _seconds_per_step(self) -> float | None:
         if len(self._points) < 2:
             return None
         (first, then), (last, now) = self._points[0], self._points[-1]
-        each = (now - then) / (last - first)
-        validation = self.costs.validation if validate_every else 0.0
-        # A validation that is the best yet is saved, whether a save is due or not.
-        saves = max(1 / every if every else 0.0 for every in (validate_every, save_every))
-        each += (validation / validate_every if validate_every else 0.0) + self.costs.save * saves
-        reserved = validation + self.costs.save * (1 + _FINAL_MODEL)
-        return max(0, int((self.left(elapsed) - reserved) / max(each, 1e-9)))
+        return (now - then) / (last - first)
+
+    def _slowness(self, seconds_per_step: float | None) -> float:
+        """Times that the machine is slower now than where the costs are from."""
+        return seconds_per_step / self.costs.step if seconds_per_step and self.costs.step else 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; the speed is measured anew by whoever goes on."""
@@ -150,5 +173,5 @@ class TimeBudget:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
-        self.used, self.costs = state["used"], Costs(state["validation"], state["save"])
+        self.used, self.costs = state["used"], Costs(**{name: state[name] for name in asdict(self.costs)})
         self._points.clear()
