@@ -2,8 +2,10 @@
 
     python benchmarks/budget.py --seconds 60
 
-Prints, for every load, the time asked for and taken, and the steps planned at the start and made in the end. The other
-program multiplies matrices on every core; it is switched on or off in the middle of the budget.
+Prints, for every load, the time asked for, when the final model was there, and when the command had ended; then the
+steps planned at the start and made in the end, how often they were fitted, and the share of the peak learning rate that
+the last update had. The other program multiplies matrices on every core; it is switched on or off in the middle of the
+budget.
 """
 
 from __future__ import annotations
@@ -53,8 +55,10 @@ def busy(load: Load, seconds: float, over: threading.Event) -> None:
         other.wait()
 
 
-def timed_run(corpus: Path, run: Path, seconds: float, load: Load, settings: list[str]) -> float:
-    """Seconds that the whole command took."""
+def timed_run(
+    corpus: Path, run: Path, seconds: float, load: Load, settings: list[str]
+) -> tuple[float, float]:
+    """Seconds until the final model was there, and until the command had ended."""
     command = [
         sys.executable,
         "-m",
@@ -68,14 +72,14 @@ def timed_run(corpus: Path, run: Path, seconds: float, load: Load, settings: lis
     over = threading.Event()
     other = threading.Thread(target=busy, args=(load, seconds, over))
     other.start()
-    begun = time.monotonic()
+    begun = time.time()
     try:
         subprocess.run(
             [*command, "--out", str(run), "--budget", f"{seconds:g}s", *settings],
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        return time.monotonic() - begun
+        return (run / "model").stat().st_ctime - begun, time.time() - begun
     finally:
         over.set()
         other.join()
@@ -95,24 +99,21 @@ def main() -> None:
         lines = "".join(json.dumps({"text": text}) + "\n" for text in topics.values())
         (folder / "topics.jsonl").write_text(lines, encoding="utf-8")
         prepare([folder / "topics.jsonl"], folder / "corpus", vocab_size=2000)
-        print(
-            f"{'load':<20}{'asked s':>10}{'taken s':>10}{'off':>8}{'planned':>10}{'steps':>8}{'fits':>6}{'rate':>8}"
-        )
+        names = ("asked s", "model s", "off", "ended s", "off", "planned", "steps", "fits", "last rate")
+        print(f"{'load':<18}" + "".join(f"{name:>10}" for name in names))
         for number, (what, load) in enumerate(LOADS.items()):
             run = folder / f"run-{number}"
-            taken = timed_run(folder / "corpus", run, arguments.seconds, load, arguments.settings)
+            model, ended = timed_run(folder / "corpus", run, arguments.seconds, load, arguments.settings)
             resolved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
             planned, peak = resolved["training"]["steps"], resolved["optimizer"]["learning_rate"]
             text = (run / "metrics.jsonl").read_text(encoding="utf-8")
             metrics = [json.loads(line) for line in text.splitlines()]
             fits = [line for line in metrics if line["kind"] == "schedule"]
             last = [line for line in metrics if line["kind"] == "train"][-1]
-            off = taken / arguments.seconds - 1
-            print(
-                f"{what:<20}{arguments.seconds:>10.1f}{taken:>10.1f}{off:>8.1%}{planned:>10}{last['step']:>8}"
-                f"{len(fits):>6}{last['learning_rate'] / peak:>8.1%}",
-                flush=True,
-            )
+            asked, rate = arguments.seconds, last["learning_rate"] / peak
+            times = f"{asked:>10.1f}{model:>10.1f}{model / asked - 1:>10.1%}{ended:>10.1f}{ended / asked - 1:>10.1%}"
+            steps = f"{planned:>10}{last['step']:>10}{len(fits):>10}{rate:>10.1%}"
+            print(f"{what:<18}{times}{steps}", flush=True)
 
 
 if __name__ == "__main__":
