@@ -194,12 +194,13 @@ class Loop:
             metrics.append({**line, "seconds": round(elapsed, 3)})
 
     def _time_left(self) -> float | None:
+        elapsed = self._clock() - self._begun
         if self._budget is not None:
-            return self._budget.left(self._clock() - self._begun)
+            return self._budget.left(elapsed)
         step, (continued, seconds) = self.standing.step, self._continued
         if step == continued:
             return None
-        return (self.standing.seconds - seconds) / (step - continued) * (self._schedule.steps - step)
+        return (elapsed - seconds) / (step - continued) * (self._schedule.steps - step)
 
     def _is_due(self, every: int | None) -> bool:
         """Whether something that comes every so many steps comes now; just before a timed run's end it waits for it."""
