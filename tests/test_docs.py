@@ -52,6 +52,9 @@ def shrunk(command: str) -> list[str]:
     words = shlex.split(command)
     if words[0] == "metro-t0":
         words += shlex.split(SHRINK.get(words[1], ""))
+    if words[1] in SHRINK and "--budget" in words:
+        words[words.index("--budget") + 1] = "3-steps"
+        words.remove("training.steps=3")
     return [re.sub(r"^8000$", "600", word) for word in words]
 
 

@@ -120,18 +120,24 @@ class OptimizerSettings(_Settings):
 class TrainingSettings(_Settings):
     """The loop: length, batches, precision, and how often it logs, validates and saves.
 
-    ``steps`` or else ``budget_seconds`` says how long a run is. Values that are ``auto`` or null are decided
-    when a run starts and written resolved into its ``config.yaml``.
+    ``steps``, ``budget_seconds`` or ``budget_tokens`` says how long a run is. Values that are ``auto`` or null are
+    decided when a run starts and written resolved into its ``config.yaml``.
     """
 
     steps: int | None = Field(default=None, gt=0)
     budget_seconds: float | None = Field(
         default=None, gt=0, description="wall-clock time for the whole training"
     )
+    budget_tokens: int | None = Field(
+        default=None, gt=0, description="real tokens to read, all steps together"
+    )
     batch_tokens: int = Field(gt=0, description="real tokens of one update")
     micro_batch_tokens: int = Field(gt=0, description="padded tokens that go through the network at once")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    activation_checkpointing: bool = Field(
+        default=False, description="layers recompute in the backward pass: less memory, a third more time"
+    )
     threads: int | Literal["auto"] = Field(default="auto", description="CPU threads of torch")
     seed: int = Field(default=1, ge=0)
     log_every: int = Field(default=10, gt=0, description="steps")
@@ -146,14 +152,19 @@ class TrainingSettings(_Settings):
         default=None, gt=0, description="steps; checkpoints saved there are kept for ever; null: none"
     )
     validation_rows: int = Field(default=256, ge=0, description="fixed held-out rows; 0 = no validation")
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        default=(), strict=False, description="get what metrics.jsonl gets"
+    )
     max_nonfinite: int | None = Field(
         default=None, ge=0, description="updates that may be skipped; null: 0 in fp32, 10 in bf16"
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.steps is None and self.budget_seconds is None:
-            raise ValueError("say how long to train: training.steps or training.budget_seconds")
+        if self.steps is None and self.budget_seconds is None and self.budget_tokens is None:
+            raise ValueError("say how long to train: training.steps, budget_seconds or budget_tokens")
+        if self.budget_seconds is not None and self.budget_tokens is not None:
+            raise ValueError("training.budget_seconds and budget_tokens both say how long to train: give one")
         if isinstance(self.threads, int) and self.threads < 1:
             raise ValueError(f"training.threads must be at least 1 or auto, not {self.threads}")
         return self
@@ -190,6 +201,9 @@ class FinetuneConfig(_Settings):
 
 ConfigType = TypeVar("ConfigType", PretrainConfig, FinetuneConfig)
 
+# Settings of which one says how long a run is.
+_LENGTHS = frozenset({"steps", "budget_seconds", "budget_tokens"})
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's floats: PyYAML reads ``1e-4`` as a string, as learning rates are often written."""
@@ -218,8 +232,8 @@ def load_preset(name: str, overrides: Iterable[str] = ()) -> PretrainConfig | Fi
 
     Args:
         name: one of ``preset_names()``.
-        overrides: ``"section.key=value"``, the value read as a YAML scalar. Of ``training.steps`` and
-            ``training.budget_seconds`` the one overridden last replaces the other.
+        overrides: ``"section.key=value"``, the value read as a YAML scalar. Of ``training.steps``,
+            ``training.budget_seconds`` and ``training.budget_tokens`` the one overridden last replaces the others.
 
     Raises:
         ValueError: unknown preset or key (named with the nearest one), or a value that does not fit.
@@ -332,9 +346,8 @@ def _build(
 ) -> ConfigType:
     for override in overrides:
         given = _parse_override(override)
-        if isinstance(training := given.get("training"), dict) and len(training) == 1:
-            other = {"steps": "budget_seconds", "budget_seconds": "steps"}.get(next(iter(training)))
-            training.update({} if other is None else {other: None})
+        if isinstance(training := given.get("training"), dict) and _LENGTHS & set(training):
+            training.update(dict.fromkeys(_LENGTHS - set(training)))
         values = _merged(values, given)
     _check_keys(kind, values, where)
     try:

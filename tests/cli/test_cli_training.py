@@ -26,6 +26,16 @@ FINETUNE = ["finetune", "model", "--mixture", "mixture.yaml", "--out", "run"]
         ([*PRETRAIN, "--preset", "tiny", "--config", "a.yaml"], "a preset's name or a configuration file"),
         ([*PRETRAIN, "--resume"], "there is no run to resume in run"),
         ([*PRETRAIN, "--preset", "tiny", "--resume", "--init-from", "x"], "give one of the two"),
+        (
+            [*PRETRAIN, "--preset", "tiny", "--budget", "2M"],
+            "'2M' is no budget: write a time (90s, 20m, 8h, 2d)",
+        ),
+        ([*PRETRAIN, "--preset", "tiny", "--budget", "0m"], "a budget of 0m holds nothing"),
+        ([*FINETUNE, "--budget", "5m", "training.steps=3"], "--budget and training.steps both say how long"),
+        (
+            [*PRETRAIN, "--preset", "tiny", "training.trackers=[tensorbord]"],
+            "training.trackers.0: input should",
+        ),
         ([*FINETUNE, "--preset", "tiny"], "preset tiny is a pretrain configuration"),
         (FINETUNE, "model is neither a run directory nor a model folder"),
         ([*FINETUNE, "--resume"], "there is no run to resume in run"),

@@ -97,7 +97,7 @@ def test_steps_are_as_large_as_asked_for_on_average_and_hardly_padded() -> None:
         steps = [one.next_step() for _ in range(max(1, 1_000_000 // batch))]
         real = sum(step.tokens for step in steps)
         padded = sum(padded_tokens(lengths[m.rows]) for step in steps for m in step.micro_batches)
-        assert real / len(steps) == pytest.approx(batch, rel=0.05)
+        assert real / len(steps) == pytest.approx(batch, rel=0.08)
         assert 1 - real / padded < 0.02
 
 

@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
-from metro_t0.cli.demo import parse_seconds
 from metro_t0.cli.main import app
 from metro_t0.demo.pipeline import DEFAULT_BUDGET_SECONDS, plan_demo
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("60s", 60), ("5m", 300), ("1.5 min", 90), ("2M", 120)]
-)
-def test_reads_lengths_of_time(text: str, seconds: float) -> None:
-    assert parse_seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "soon", "-5", "5h", "5m30s"])
-def test_refuses_what_is_no_length_of_time(text: str) -> None:
-    with pytest.raises(ValueError, match="length of time"):
-        parse_seconds(text)
 
 
 def test_a_shorter_budget_makes_everything_smaller() -> None:

@@ -159,7 +159,14 @@ BAG_OPTIMIZER = OptimizerSettings(learning_rate=0.05, warmup_steps=3, clip_norm=
 def losses(run: Path, kind: str = "train") -> dict[int, dict[str, Any]]:
     """Lines of ``metrics.jsonl`` by step, without what depends on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    clock = {"seconds", "tokens_per_second"}
+    clock = {
+        "seconds",
+        "tokens_per_second",
+        "processed_tokens_per_second",
+        "data_wait_share",
+        "mfu",
+        "peak_memory_bytes",
+    }
     return {
         line["step"]: {name: value for name, value in line.items() if name not in clock}
         for line in lines

@@ -10,7 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metro_t0.training.metrics import MetricsFile, NonFiniteError, TrainingLog
+from metro_t0.training.metrics import (
+    Meter,
+    MetricsFile,
+    NonFiniteError,
+    TrainingLog,
+    Utilization,
+    peak_memory,
+)
 from metro_t0.training.update import StepTally
 
 WATCHED = ("lm_loss", "rtd_loss", "loss", "gradient")
@@ -87,3 +94,31 @@ def test_the_file_of_a_resumed_run_reads_as_one_runs(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[-1]["loss"] is None
+
+
+def test_speed_padding_waiting_and_utilization_since_the_last_line() -> None:
+    meter = Meter(torch.device("cpu"), Utilization(flops_per_token=1e6, peak=1e9))
+    meter.add(tokens=100, real=100, processed=100, waited=0.0)
+    meter.read(1.0)
+    # One of two processes: its own padding, all tokens.
+    meter.add(tokens=200, real=100, processed=150, waited=0.25)
+    meter.add(tokens=400, real=200, processed=250, waited=0.75)
+    other = Meter(torch.device("cpu"), Utilization(flops_per_token=1e6, peak=1e9))
+    other.load_state_dict(json.loads(json.dumps(meter.state_dict())))
+    for one in (meter, other):
+        values = one.read(5.0)
+        peak = values.pop("peak_memory_bytes")
+        assert peak is not None and 10e6 < peak < 1e12
+        assert values == {
+            "tokens_per_second": 150.0,
+            "processed_tokens_per_second": 200.0,
+            "padding_share": 0.25,
+            "data_wait_share": 0.25,
+            "mfu": pytest.approx(0.15),
+        }
+
+
+def test_peak_memory_grows_with_what_is_held() -> None:
+    before = peak_memory(torch.device("cpu"))
+    held = torch.ones(before // 4 + 25_000_000)
+    assert peak_memory(torch.device("cpu")) >= before + 50_000_000 and held[0] == 1

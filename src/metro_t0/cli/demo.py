@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min)?")
 
 
 def demo(
@@ -19,7 +16,7 @@ def demo(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="About how long it may take: 90, 60s, 5m. By default under eight minutes on two CPU cores; a "
+            help="About how long it may take: 90, 60s, 5m, 1h. By default under eight minutes on two CPU cores; a "
             "shorter time makes corpus, tasks and training smaller.",
         ),
     ] = None,
@@ -36,6 +33,8 @@ def demo(
     A quick look:
       metro-t0 demo --out quick --budget 60s
     """
+    from metro_t0.training.budget import parse_seconds
+
     seconds = None if budget is None else parse_seconds(budget)
     from rich.console import Console
 
@@ -47,11 +46,3 @@ def demo(
     except RunStoppedError as stopped:
         # Its runs can go on, the demo as a whole cannot.
         raise KeyboardInterrupt from stopped
-
-
-def parse_seconds(text: str) -> float:
-    """Seconds of ``90``, ``60s``, ``5m`` or ``5min``; raises ValueError for anything else."""
-    match = _BUDGET.fullmatch(text.strip().lower())
-    if match is None:
-        raise ValueError(f"{text!r} is no length of time: write 90, 60s or 5m")
-    return float(match[1]) * (60 if match[2] in ("m", "min") else 1)

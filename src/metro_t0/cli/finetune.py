@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,13 @@ def finetune(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A configuration of your own instead of a preset.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            help="How long to train: a time (90s, 20m, 8h, 2d), tokens (500M-tokens) or steps (2000).",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -45,18 +53,25 @@ def finetune(
     \b
     A tiny model on a mixture of your own:
       metro-t0 finetune runs/tiny --mixture mixture.yaml --preset finetune-tiny --out runs/prompted
+    The same for ten minutes:
+      metro-t0 finetune runs/tiny --mixture mixture.yaml --preset finetune-tiny --out runs/ten --budget 10m
     The recipe for the published sizes, with a smaller batch:
       metro-t0 finetune runs/base --mixture mixture.yaml --out runs/prompted training.batch_tokens=131072
 
     SIGTERM or Ctrl-C: the step is finished and saved, the exit code is 75, --resume goes on. Ctrl-C again: at once.
     """
-    settings = _settings(preset, config, overrides or [], out if resume else None)
+    # What the interpreter took to come here is part of a time budget.
+    started = time.monotonic() - time.process_time()
+    from metro_t0.training.budget import budget_overrides
+
+    settings = _settings(preset, config, budget_overrides(budget, overrides or []), out if resume else None)
     from rich.console import Console
 
     from metro_t0.training.run import finetune as run_finetuning
 
+    console = Console(stderr=True)
     with stoppable():
-        run = run_finetuning(settings, model, mixture, out, resume=resume, console=Console(stderr=True))
+        run = run_finetuning(settings, model, mixture, out, resume=resume, console=console, started=started)
     print(run)
 
 

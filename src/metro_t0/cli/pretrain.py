@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,13 @@ def pretrain(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A configuration of your own instead of a preset.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            help="How long to train: a time (90s, 20m, 8h, 2d), tokens (500M-tokens) or steps (2000).",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -45,9 +53,9 @@ def pretrain(
     \b
     The smallest model, minutes on a CPU:
       metro-t0 pretrain --preset tiny --data prepared --out runs/tiny
-    For ten minutes, at another learning rate:
-      metro-t0 pretrain --preset tiny --data prepared --out runs/ten training.budget_seconds=600 \\
-        optimizer.learning_rate=1e-3
+    For ten minutes, at another learning rate, with curves in TensorBoard:
+      metro-t0 pretrain --preset tiny --data prepared --out runs/ten --budget 10m \\
+        optimizer.learning_rate=1e-3 training.trackers=[tensorboard]
     A run that was stopped:
       metro-t0 pretrain --resume --data prepared --out runs/tiny
 
@@ -55,14 +63,19 @@ def pretrain(
     """
     if resume and init_from is not None:
         raise ValueError("--resume goes on from a checkpoint, --init-from starts anew: give one of the two")
-    settings = _settings(preset, config, overrides or [], out if resume else None)
+    # What the interpreter took to come here is part of a time budget.
+    started = time.monotonic() - time.process_time()
+    from metro_t0.training.budget import budget_overrides
+
+    settings = _settings(preset, config, budget_overrides(budget, overrides or []), out if resume else None)
     from rich.console import Console
 
     from metro_t0.training.run import pretrain as run_pretraining
 
+    console = Console(stderr=True)
     with stoppable():
         run = run_pretraining(
-            settings, data, out, resume=resume, init_from=init_from, console=Console(stderr=True)
+            settings, data, out, resume=resume, init_from=init_from, console=console, started=started
         )
     print(run)
 

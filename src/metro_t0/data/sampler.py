@@ -164,7 +164,7 @@ class StepSampler:
 
     Args:
         lengths: ``[rows, columns]`` real tokens of every row.
-        batch_tokens: real tokens of a step, on average over a window and to within a piece.
+        batch_tokens: real tokens of a step, to within a piece and but for the little that is padding.
         micro_batch_tokens: padded tokens of a micro-batch.
         seed: of the permutations.
         epoch_order: rows of an epoch (from 0) in order; a permutation of all rows unless given.
@@ -243,11 +243,12 @@ class StepSampler:
     def _next_window(self) -> list[NDArray[np.int64]]:
         """Rows of each step of the window that begins at the current epoch and position."""
         rows, tokens = self._draw()
-        steps = max(1, round(tokens / self._batch_tokens))
-        if steps == 1:
+        if tokens < 1.5 * self._batch_tokens:
             return [rows]
         pieces = [rows[places] for places in _full_pieces(self._lengths[rows], self._piece_tokens)]
         shuffled = np.random.default_rng([self._seed, self._epoch, self._position]).permutation(len(pieces))
+        # A piece is full but for its padding; only the window's last one is smaller.
+        steps = max(1, round(len(pieces) * self._piece_tokens / self._batch_tokens))
         dealt = np.array_split(shuffled, min(steps, len(pieces)))
         return [np.concatenate([pieces[piece] for piece in part]) for part in dealt]
 

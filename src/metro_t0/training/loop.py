@@ -11,7 +11,7 @@ that was killed and resumed goes on to the same losses, bit for bit on a CPU in 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,17 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from metro_t0.config import OptimizerSettings, TrainingSettings
-from metro_t0.objectives.base import Objective
+from metro_t0.data.sampler import StepRows
+from metro_t0.objectives.base import Batch, Objective
 from metro_t0.training.checkpoint import Saveable, load_checkpoint
 from metro_t0.training.distributed import World
 from metro_t0.training.interruption import Interruption, RunStoppedError
-from metro_t0.training.metrics import MetricsFile, TrainingLog
-from metro_t0.training.optimizer import build_optimizer, learning_rate_at
+from metro_t0.training.metrics import Meter, TrainingLog, Utilization
+from metro_t0.training.optimizer import build_optimizer
 from metro_t0.training.progress import TrainingProgress
 from metro_t0.training.saving import CheckpointSaver
+from metro_t0.training.schedule import Schedule, TimeBudget
+from metro_t0.training.trackers import RunMetrics
 from metro_t0.training.training_data import TrainingData
 from metro_t0.training.update import Updater
 from metro_t0.training.validation import Validation
@@ -35,13 +38,17 @@ from metro_t0.training.validation import Validation
 
 @dataclass
 class Standing:
-    """How far a run has come: updates done, real tokens read, seconds of training, the best validation so far."""
+    """How far a run has come: updates done, real tokens read, seconds of training, the best validation so far.
+
+    ``seconds_aside`` are those of ``seconds`` that validations and saves took.
+    """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
     best_step: int | None = None
     best_loss: float | None = None
+    seconds_aside: float = 0.0
 
 
 class Loop:
@@ -58,7 +65,10 @@ class Loop:
         tokenizer: saved in every checkpoint.
         title: for the progress bar.
         console: for the progress bar; None = silent.
+        budget: where a time and not ``settings.steps`` ends the run.
+        utilization: what MFU is measured by; None = it is not told.
         world: the processes of the run.
+        clock: seconds, of everything that is timed.
     """
 
     def __init__(
@@ -75,13 +85,19 @@ class Loop:
         tokenizer: Saveable | None = None,
         title: str = "Training",
         console: Console | None = None,
+        budget: TimeBudget | None = None,
+        utilization: Utilization | None = None,
         world: World | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert settings.precision != "auto" and settings.steps is not None
         assert optimizer_settings.warmup_steps is not None
         self._model, self._objective, self._data = model, objective, data
-        self._settings, self._optimizer_settings = settings, optimizer_settings
-        self._steps, self._warmup_steps = settings.steps, optimizer_settings.warmup_steps
+        self._settings = settings
+        self._schedule = Schedule(
+            settings.steps, optimizer_settings.warmup_steps, optimizer_settings.learning_rate
+        )
+        self._budget, self._clock = budget, clock
         self._precision = settings.precision
         self._validation = validation if validation is not None and validation.batches else None
         self._folder, self._facts, self._tokenizer = folder, dict(facts), tokenizer
@@ -97,6 +113,7 @@ class Loop:
         )
         self._sampler = data.sampler(settings)
         self._log = TrainingLog(self._updater.watched, settings.nonfinite_limit)
+        self._meter = Meter(self._updater.device, utilization)
         self.standing = Standing()
 
     @property
@@ -114,6 +131,10 @@ class Loop:
         self.standing = Standing(**state["standing"])
         self._sampler.load_state_dict(state["sampler"])
         self._log.load_state_dict(state["log"])
+        self._meter.load_state_dict(state["meter"])
+        self._schedule.load_state_dict(state["schedule"])
+        if self._budget is not None and "budget" in state:
+            self._budget.load_state_dict(state["budget"])
 
     def run(self) -> None:
         """All steps that are still to be done.
@@ -124,12 +145,10 @@ class Loop:
             ValueError: a checkpoint cannot be written; those before it stand.
         """
         done = self.standing.step
-        metrics = MetricsFile(self._folder / "metrics.jsonl", keep_until=done)
-        progress = TrainingProgress(self._console, self._title, self._steps, done, self._objective.loss_parts)
+        self._begun = self._clock() - self.standing.seconds
+        self._continued = (done, self.standing.seconds)
+        parts, steps = self._objective.loss_parts, self._schedule.steps
         self._model.train()
-        self._begun = time.monotonic() - self.standing.seconds
-        self._logged_tokens, self._logged_seconds = self.standing.tokens, self.standing.seconds
-        self._seconds_aside = 0.0
         saver = CheckpointSaver(
             self.checkpoints,
             self._model,
@@ -139,74 +158,113 @@ class Loop:
             keep_last=self._settings.keep_last,
             keep_every=self._settings.keep_every,
         )
-        try:
-            with saver, Interruption() as interruption, progress:
-                while self.standing.step < self._steps:
-                    self._take_step()
-                    progress.advance()
-                    self._after_step(metrics, progress, saver)
-                    if interruption.agreed(self._world) and self.standing.step < self._steps:
-                        self._stop(saver, interruption)
-        finally:
-            metrics.close()
+        with (
+            RunMetrics(self._folder, done, self._settings.trackers, self._facts.get("config")) as metrics,
+            saver,
+            Interruption() as interruption,
+            TrainingProgress(
+                self._console, self._title, steps, done, parts, self._time_left, self._clock
+            ) as progress,
+        ):
+            while self.standing.step < self._schedule.steps:
+                self._take_step()
+                progress.advance()
+                self._fit_to_budget(metrics)
+                self._after_step(metrics, progress, saver)
+                if interruption.agreed(self._world) and self.standing.step < self._schedule.steps:
+                    self._stop(saver, interruption)
 
     def _take_step(self) -> None:
-        rows = self._sampler.next_step()
-        batches = [self._data.collate(self._objective, micro) for micro in rows.micro_batches]
+        asked = self._clock()
+        rows, batches = self._next_batches()
+        waited = self._clock() - asked
+        self._meter.add(rows.tokens, *self._data.token_counts(rows), waited)
         tally = self._updater.run(rows.step, batches, self._rate(rows.step))
         self._log.add(tally, rows.step)
         self.standing.step = rows.step
         self.standing.tokens += rows.tokens
 
-    def _rate(self, step: int) -> float:
-        return learning_rate_at(step, self._steps, self._warmup_steps, self._optimizer_settings.learning_rate)
+    def _next_batches(self) -> tuple[StepRows, list[Batch]]:
+        rows = self._sampler.next_step()
+        return rows, [self._data.collate(self._objective, micro) for micro in rows.micro_batches]
 
-    def _after_step(self, metrics: MetricsFile, progress: TrainingProgress, saver: CheckpointSaver) -> None:
-        settings, step, last = self._settings, self.standing.step, self.standing.step == self._steps
+    def _rate(self, step: int) -> float:
+        return self._schedule.rate(step)
+
+    def _fit_to_budget(self, metrics: RunMetrics) -> None:
+        """Where a time ends the run: say anew how many steps that makes, if it is time to."""
+        if self._budget is None:
+            return
+        step, settings = self.standing.step, self._settings
+        elapsed = self._elapsed()
+        self._budget.passed(step, elapsed - self.standing.seconds_aside)
+        if not self._schedule.is_fit_due(step):
+            return
+        validate_every = settings.validate_every if self._validation is not None else None
+        left = self._budget.steps_left(elapsed, validate_every, settings.save_every)
+        if left is not None:
+            fit = self._schedule.refit(step, left)
+            line = {"kind": "schedule", "step": step, "steps": fit.steps, "progress": fit.progress}
+            metrics.append({**line, "seconds": round(elapsed, 3)})
+
+    def _time_left(self) -> float | None:
+        elapsed = self._clock() - self._begun
+        if self._budget is not None:
+            return self._budget.left(elapsed)
+        step, (continued, seconds) = self.standing.step, self._continued
+        if step == continued:
+            return None
+        return (elapsed - seconds) / (step - continued) * (self._schedule.steps - step)
+
+    def _is_due(self, every: int | None) -> bool:
+        """Whether something that comes every so many steps comes now; just before a timed run's end it waits for it."""
+        step = self.standing.step
+        if every is None or step % every != 0:
+            return False
+        return self._budget is None or self._schedule.steps - step >= every / 2
+
+    def _after_step(self, metrics: RunMetrics, progress: TrainingProgress, saver: CheckpointSaver) -> None:
+        settings, step = self._settings, self.standing.step
+        last = step >= self._schedule.steps
         if last or step % settings.log_every == 0:
             self._write_log(metrics, progress)
             saver.check()
         best = False
-        if self._validation is not None and (last or _falls_on(step, settings.validate_every)):
+        if self._validation is not None and (last or self._is_due(settings.validate_every)):
             best = self._validate(metrics)
-        if last or best or _falls_on(step, settings.save_every) or _falls_on(step, settings.keep_every):
+        if last or best or self._is_due(settings.save_every) or self._is_due(settings.keep_every):
             self._save(saver)
 
     def _stop(self, saver: CheckpointSaver, interruption: Interruption) -> None:
         if saver.newest != self.standing.step:
             self._save(saver)
         saver.wait()
-        step, signal = self.standing.step, interruption.name
-        raise RunStoppedError(
-            f"stopped by {signal} after step {step} of {self._steps}, saved in {self._folder}"
-        )
+        step, steps, signal = self.standing.step, self._schedule.steps, interruption.name
+        raise RunStoppedError(f"stopped by {signal} after step {step} of {steps}, saved in {self._folder}")
 
     def _elapsed(self) -> float:
-        self.standing.seconds = time.monotonic() - self._begun
+        self.standing.seconds = self._clock() - self._begun
         return self.standing.seconds
 
-    def _write_log(self, metrics: MetricsFile, progress: TrainingProgress) -> None:
+    def _write_log(self, metrics: RunMetrics, progress: TrainingProgress) -> None:
         values = self._log.read()
-        seconds, tokens = self._elapsed(), self.standing.tokens
+        seconds = self._elapsed()
         # Validations and saves are no training speed.
-        training_seconds = seconds - self._logged_seconds - self._seconds_aside
-        speed = (tokens - self._logged_tokens) / max(training_seconds, 1e-9)
-        self._logged_tokens, self._logged_seconds, self._seconds_aside = tokens, seconds, 0.0
+        values.update(self._meter.read(seconds - self.standing.seconds_aside))
         metrics.append(
             {
                 "kind": "train",
                 "step": self.standing.step,
-                "tokens": tokens,
+                "tokens": self.standing.tokens,
                 "seconds": round(seconds, 3),
-                "tokens_per_second": round(speed, 1),
                 "learning_rate": self._rate(self.standing.step),
                 "skipped_updates": self._log.skipped,
                 **values,
             }
         )
-        progress.show(values, speed)
+        progress.show(values, self._schedule.steps)
 
-    def _validate(self, metrics: MetricsFile) -> bool:
+    def _validate(self, metrics: RunMetrics) -> bool:
         """Validate; True if no validation was better."""
         assert self._validation is not None
         begun = self._elapsed()
@@ -214,7 +272,9 @@ class Loop:
         seconds = round(self._elapsed(), 3)
         where = {"step": self.standing.step, "tokens": self.standing.tokens, "seconds": seconds}
         metrics.append({"kind": "validation", **where, **values})
-        self._seconds_aside += self._elapsed() - begun
+        took = self._set_aside(begun)
+        if self._budget is not None:
+            self._budget.took(validation=took)
         loss, best = values["loss"], self.standing.best_loss
         if loss is None or loss != loss or (best is not None and loss >= best):
             return False
@@ -229,11 +289,18 @@ class Loop:
             "standing": asdict(self.standing),
             "sampler": self._sampler.state_dict(),
             "log": self._log.state_dict(),
+            "meter": self._meter.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            **({} if self._budget is None else {"budget": self._budget.state_dict()}),
             **self._facts,
         }
         saver.save(self.standing.step, state, self.standing.best_step)
-        self._seconds_aside += self._elapsed() - begun
+        took = self._set_aside(begun)
+        if self._budget is not None:
+            self._budget.took(save=took)
 
-
-def _falls_on(step: int, every: int | None) -> bool:
-    return every is not None and step % every == 0
+    def _set_aside(self, begun: float) -> float:
+        """Seconds since ``begun``, which were no steps."""
+        took = self._elapsed() - begun
+        self.standing.seconds_aside += took
+        return took

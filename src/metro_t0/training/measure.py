@@ -1,6 +1,8 @@
-"""What a run decides by measuring at its start: precision, threads, and the number of steps for a time budget.
+"""What a run decides by measuring at its start: precision, threads, and the number of steps for a budget.
 
-    settings, optimizer_settings, measured = decide(Trial(model, objective, data, settings, ...))
+    decided = decide(Trial(model, objective, data, settings, ...))
+    decided.settings, decided.optimizer, decided.measured
+    peak, how = peak_flops(device)                # what model FLOPs utilisation is measured by
 
 Everything is measured on the run's own model and rows with updates at learning rate 0, which change no weight. What was
 decided is written to the run's ``config.yaml`` and into every checkpoint: a resumed run does not measure again.
@@ -19,6 +21,7 @@ from metro_t0.config import OptimizerSettings, TrainingSettings
 from metro_t0.data.sampler import MicroBatch, padded_tokens
 from metro_t0.objectives.base import Batch, Objective
 from metro_t0.training.optimizer import build_optimizer
+from metro_t0.training.schedule import Costs
 from metro_t0.training.training_data import TrainingData
 from metro_t0.training.update import Precision, Updater, summed_counts
 
@@ -29,6 +32,15 @@ _TRIAL_SECONDS = 1.0
 _WORTH_IT = 0.95
 _BUDGET_SHARE = 0.05
 _DISK_BYTES_PER_SECOND = 300e6
+# Where it is left open, a tenth of the run lies between validations; more where they would take more of the time.
+_VALIDATIONS = 10
+_VALIDATION_SHARE = 0.2
+# Enough steps to know the mean tokens of one to a thousandth.
+_COUNTED_TOKENS = 2**20
+_COUNTED_STEPS = 20
+# Dense bfloat16 products, operations a second, by makers' data sheets.
+_PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
+_PRODUCT_SIZES = {"cpu": 1024, "cuda": 8192}
 
 
 @dataclass(frozen=True)
@@ -71,11 +83,26 @@ class Trial:
         return self.data.collate(self.objective, MicroBatch(middle.rows[:number], middle.keys[:number]))
 
 
-def decide(trial: Trial) -> tuple[TrainingSettings, OptimizerSettings, dict[str, str]]:
+@dataclass(frozen=True)
+class Decided:
+    """What ``decide`` came to.
+
+    Attributes:
+        settings, optimizer: without ``auto`` and null.
+        measured: what was measured, in words, for the record.
+        costs: of a validation and a save; known where there is a time budget.
+    """
+
+    settings: TrainingSettings
+    optimizer: OptimizerSettings
+    measured: dict[str, str]
+    costs: Costs
+
+
+def decide(trial: Trial) -> Decided:
     """Resolve what the settings leave open; torch's number of threads is set to what was decided.
 
-    Returns:
-        The settings without ``auto`` and null, and what was measured, in words, for the record.
+    Of a budget and a number of steps (the resolved settings of another run) the budget counts.
 
     Raises:
         ValueError: the time budget cannot hold one step.
@@ -91,11 +118,15 @@ def decide(trial: Trial) -> tuple[TrainingSettings, OptimizerSettings, dict[str,
         threads, reason = _faster_threads(trial, precision)
         measured.update({"threads": reason} if reason else {})
         torch.set_num_threads(threads)
-    steps = trial.settings.steps
-    if steps is None:
-        steps, measured["steps"] = _steps_in_budget(trial, precision)
+    steps, costs = trial.settings.steps, Costs()
+    validations = _VALIDATIONS
+    if trial.settings.budget_seconds is not None:
+        steps, validations, costs, measured["steps"] = _steps_in_budget(trial, precision)
+    elif trial.settings.budget_tokens is not None:
+        steps, measured["steps"] = _steps_of_tokens(trial, trial.settings.budget_tokens)
+    assert steps is not None, "settings say how long to train"
     trial.model.zero_grad(set_to_none=True)
-    validate_every = trial.settings.validate_every or max(1, steps // 10)
+    validate_every = trial.settings.validate_every or max(1, steps // validations)
     decided = {
         "precision": precision,
         "threads": threads,
@@ -108,7 +139,7 @@ def decide(trial: Trial) -> tuple[TrainingSettings, OptimizerSettings, dict[str,
     optimizer = trial.optimizer
     if optimizer.warmup_steps is None:
         optimizer = optimizer.model_copy(update={"warmup_steps": round(optimizer.warmup_fraction * steps)})
-    return settings, optimizer, measured
+    return Decided(settings, optimizer, measured, costs)
 
 
 def _faster_precision(trial: Trial) -> tuple[Precision, str]:
@@ -155,8 +186,43 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, str]:
-    """As many steps as fit the time budget beside validations and saves."""
+def peak_flops(device: torch.device, precision: Precision) -> tuple[float, str]:
+    """Operations a second that the device could do, and where the number comes from.
+
+    A known GPU's is its bfloat16 peak, whatever the run's precision; of everything else a matrix product in the run's
+    precision is timed, on the threads that torch has now.
+    """
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        for known, peak in _PEAKS.items():
+            if known in name:
+                return peak, f"{peak / 1e12:g} TFLOP/s, the bfloat16 peak of {name}"
+    size = _PRODUCT_SIZES.get(device.type, 1024)
+    one = torch.ones(
+        size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32
+    )
+    seconds = min(_timed(device, lambda: one @ one) for _ in range(8))
+    rate = 2 * size**3 / seconds
+    return rate, f"a product of {size} x {size} matrices in {precision} runs at {rate / 1e9:.3g} GFLOP/s"
+
+
+def _steps_of_tokens(trial: Trial, tokens: int) -> tuple[int, str]:
+    """Steps that read so many real tokens, to the nearest one: counted, or by the mean of many."""
+    sampler = trial.data.sampler(trial.settings)
+    steps, read = 0, 0
+    while steps < _COUNTED_STEPS or read < _COUNTED_TOKENS:
+        more = sampler.next_step().tokens
+        if read + more / 2 > tokens and steps:
+            break
+        steps, read = steps + 1, read + more
+    mean = read / steps
+    if read + mean / 2 < tokens:
+        steps = round(tokens / mean)
+    return steps, f"a step reads {mean:.6g} tokens"
+
+
+def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, int, Costs, str]:
+    """As many steps as fit the time budget beside validations and saves; the number of those where it is left open."""
     settings, budget = trial.settings, trial.settings.budget_seconds
     assert budget is not None
     updater = trial.updater(precision)
@@ -167,9 +233,12 @@ def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, str]:
     save = 3 * size / _DISK_BYTES_PER_SECOND
     left = budget - (time.monotonic() - trial.started)
     if settings.validate_every is None:
-        # Ten validations and saves, whatever the number of steps, and the final model.
-        steps = int((left - 10 * (validation + save) - save) / step)
+        # So many validations and saves, whatever the number of steps, and the final model.
+        most = int(_VALIDATION_SHARE * left / max(validation + save, 1e-9))
+        validations = max(1, min(_VALIDATIONS, most))
+        steps = int((left - validations * (validation + save) - save) / step)
     else:
+        validations = _VALIDATIONS
         share = validation / settings.validate_every + save / (settings.save_every or settings.validate_every)
         steps = int((left - validation - 2 * save) / (step + share))
     if steps < 1:
@@ -177,7 +246,8 @@ def _steps_in_budget(trial: Trial, precision: Precision) -> tuple[int, str]:
             f"training.budget_seconds {budget:g} cannot hold one step, which takes about {step:.3g} s here (and a "
             f"validation {validation:.3g} s): give more time, or lower training.batch_tokens or validation_rows"
         )
-    return steps, f"a step takes {step:.3g} s, a validation {validation:.3g} s, a save about {save:.2g} s"
+    found = f"a step takes {step:.3g} s, a validation {validation:.3g} s, a save about {save:.2g} s"
+    return steps, validations, Costs(step, validation, save, save), found
 
 
 def _seconds_per_step(trial: Trial, updater: Updater, most_seconds: float) -> float:

@@ -1,5 +1,9 @@
 """What a run measures of itself: accumulated on the device, read once a log step, written as ``metrics.jsonl``.
 
+meter = Meter(device, Utilization(flops_per_token=1.6e9, peak=989e12))
+meter.add(tokens=1000, real=1000, processed=1100, waited=0.01)      # host numbers only
+meter.read(seconds)                      # {"tokens_per_second": ..., "mfu": ..., ...}
+
 log = TrainingLog(watched=("lm_loss", "loss", "gradient"), limit=0)
 log.add(tally, step)                     # tensors only
 values = log.read(step)                  # one synchronisation; raises NonFiniteError over the limit
@@ -11,7 +15,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +114,90 @@ class TrainingLog:
         self._names = tuple(state["names"])
         self._window = torch.tensor(state["window"], dtype=torch.float64).reshape(-1, 2)
         self._skips = torch.tensor(state["skips"], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Utilization:
+    """What model FLOPs utilisation (MFU) is measured by.
+
+    Attributes:
+        flops_per_token: of training one real token (see plan/flops.py).
+        peak: operations a second that the hardware could do, of all devices together.
+    """
+
+    flops_per_token: float
+    peak: float
+
+
+class Meter:
+    """Speed, padding, waiting and memory since the last log step, from the host's clock and counts alone.
+
+    Args:
+        device: whose memory is told; a CPU's is that of the process.
+        utilization: None = no MFU.
+    """
+
+    def __init__(self, device: torch.device, utilization: Utilization | None = None) -> None:
+        self._device, self._utilization = device, utilization
+        self._tokens, self._real, self._processed, self._waited, self._since = 0, 0, 0, 0.0, 0.0
+
+    def add(self, tokens: int, real: int, processed: int, waited: float) -> None:
+        """One update.
+
+        Args:
+            tokens: real ones of all processes.
+            real, processed: of this process, without padding and with it; the others' shares are like it.
+            waited: seconds until the rows were there.
+        """
+        self._tokens += tokens
+        self._real += real
+        self._processed += processed
+        self._waited += waited
+
+    def read(self, stepping: float) -> dict[str, float | None]:
+        """Values since the last log step, and begin anew.
+
+        Args:
+            stepping: seconds that all updates so far took, validations and saves left out.
+        """
+        seconds = max(stepping - self._since, 1e-9)
+        speed = self._tokens / seconds
+        real_share = self._real / self._processed
+        values: dict[str, float | None] = {
+            "tokens_per_second": round(speed, 1),
+            "processed_tokens_per_second": round(speed / real_share, 1),
+            "padding_share": 1.0 - real_share,
+            "data_wait_share": min(1.0, self._waited / seconds),
+            "peak_memory_bytes": peak_memory(self._device),
+        }
+        if self._utilization is not None:
+            values["mfu"] = self._utilization.flops_per_token * speed / self._utilization.peak
+        self._tokens, self._real, self._processed, self._waited, self._since = 0, 0, 0, 0.0, stepping
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been taken in and not been read yet, as plain values."""
+        return {
+            "tokens": self._tokens,
+            "real": self._real,
+            "processed": self._processed,
+            "waited": self._waited,
+            "since": self._since,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self._tokens, self._real, self._processed = state["tokens"], state["real"], state["processed"]
+        self._waited, self._since = state["waited"], state["since"]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held at once so far: a GPU's by torch's allocator, on a CPU the resident memory of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes, but for macOS.
+    return most if sys.platform == "darwin" else most * 1024
 
 
 class MetricsFile:

@@ -30,16 +30,21 @@ from metro_t0.objectives.build import build_objective
 from metro_t0.prompts.mixture import load_mixture
 from metro_t0.prompts.prompted_data import PromptedData
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+from metro_t0.training.activation_checkpointing import checkpoint_activations
 from metro_t0.training.checkpoint import newest_whole, read_state
 from metro_t0.training.loop import Loop
-from metro_t0.training.measure import Trial, decide
+from metro_t0.training.measure import Trial, decide, peak_flops
+from metro_t0.training.metrics import Utilization
+from metro_t0.training.plan.flops import flops_per_token
 from metro_t0.training.run_directory import RunDirectory, check_unchanged
+from metro_t0.training.schedule import Costs, TimeBudget
 from metro_t0.training.starting_point import (
     load_tokenizer,
     new_pretraining_model,
     pretrained_model,
     take_weights,
 )
+from metro_t0.training.trackers import check_installed
 from metro_t0.training.training_data import TrainingData
 from metro_t0.training.validation import Validation
 
@@ -54,6 +59,7 @@ def pretrain(
     resume: bool = False,
     init_from: Path | None = None,
     console: Console | None = None,
+    started: float | None = None,
 ) -> Path:
     """Train a model on a prepared corpus.
 
@@ -64,6 +70,7 @@ def pretrain(
         resume: go on with the run in ``out`` after its newest whole checkpoint, from the start if there is none.
         init_from: a run or model folder whose weights to start from.
         console: for a progress bar and a line on what was measured; None = silent.
+        started: ``time.monotonic()`` at which a time budget began; now unless given.
 
     Returns:
         The run directory.
@@ -73,7 +80,7 @@ def pretrain(
         NonFiniteError: a ValueError too; see ``training.max_nonfinite``.
         RunStoppedError: SIGTERM or SIGINT came; the run is saved and ``resume`` goes on.
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     run = RunDirectory(Path(out))
     config = _settled_config(run, config, resume)
     corpus = PreparedCorpus.load(Path(data))
@@ -95,6 +102,7 @@ def finetune(
     *,
     resume: bool = False,
     console: Console | None = None,
+    started: float | None = None,
 ) -> Path:
     """Finetune a pretrained model on a mixture of prompted tasks.
 
@@ -105,6 +113,7 @@ def finetune(
         out: run directory to make, or to go on with.
         resume: go on with the run in ``out`` after its newest whole checkpoint, from the start if there is none.
         console: for progress bars and a line on what was measured; None = silent.
+        started: as ``pretrain`` takes it; building the mixture does not count.
 
     Returns:
         The run directory.
@@ -114,11 +123,13 @@ def finetune(
         NonFiniteError: a ValueError too; see ``training.max_nonfinite``.
         RunStoppedError: SIGTERM or SIGINT came; the run is saved and ``resume`` goes on.
     """
+    started = time.monotonic() if started is None else started
     run = RunDirectory(Path(out))
     config = _settled_config(run, config, resume)
     network, tokenizer = pretrained_model(Path(model), config.dropout_rate)
+    asked = time.monotonic()
     with _prompted_data(config, tokenizer, Path(mixture), run, resume, console) as (data, built):
-        started = time.monotonic()
+        started += time.monotonic() - asked
         columns = ("input_ids", "labels")
         rows = TrainingData(
             TokenRows(data.train, columns),
@@ -150,6 +161,7 @@ class _Job:
 
 def _settled_config(run: RunDirectory, config: ConfigType, resume: bool) -> ConfigType:
     """The configuration to train by: as asked, or, on resume, as the run resolved it."""
+    check_installed(config.training.trackers)
     if not resume:
         run.check_new()
         return config
@@ -228,6 +240,8 @@ def _run_loop(
     )
     torch.nn.Module.to(model, device)
     model.train()
+    if config.training.activation_checkpointing:
+        checkpoint_activations(model)
     objective = build_objective(config.objective, model.config, config.training.seed)
     validation = Validation(
         objective,
@@ -237,18 +251,22 @@ def _run_loop(
         seed=config.training.seed,
     )
     data_facts = _data_facts(job)
-    checkpoint = None
+    checkpoint, costs = None, Costs()
     if resume:
         checkpoint = newest_whole(run.checkpoints, lambda line: _warn(console, line))
         _check_same_data(checkpoint, data_facts)
         assert config.training.threads != "auto", "a run's configuration is resolved"
         torch.set_num_threads(config.training.threads)
+        # Told anew: the machine may be another one.
+        utilization, _ = _utilization(job, config, device)
     else:
         trial = Trial(
             model, objective, job.rows, config.training, config.optimizer, validation.batches, job.started
         )
-        training, optimizer, measured = decide(trial)
-        config = config.model_copy(update={"training": training, "optimizer": optimizer})
+        decided = decide(trial)
+        costs, measured = decided.costs, decided.measured
+        config = config.model_copy(update={"training": decided.settings, "optimizer": decided.optimizer})
+        utilization, measured["peak"] = _utilization(job, config, device)
         run.begin(config, measured, job.card, job.mixture)
         _say(console, measured)
     loop = Loop(
@@ -263,12 +281,35 @@ def _run_loop(
         tokenizer=job.tokenizer,
         title=job.title,
         console=console,
+        budget=_time_budget(config.training, job.started, costs),
+        utilization=utilization,
     )
     if checkpoint is not None:
         loop.resume(checkpoint)
     loop.run()
     if not run.model.exists():
         run.finish(run.checkpoints / f"step-{loop.standing.step}")
+
+
+def _time_budget(settings: TrainingSettings, started: float, costs: Costs) -> TimeBudget | None:
+    if settings.budget_seconds is None:
+        return None
+    return TimeBudget(settings.budget_seconds, time.monotonic() - started, costs)
+
+
+def _utilization(
+    job: _Job, config: PretrainConfig | FinetuneConfig, device: torch.device
+) -> tuple[Utilization, str]:
+    """What MFU is measured by, and where the peak comes from."""
+    assert config.training.precision != "auto", "a run's configuration is resolved"
+    lengths = job.rows.train.lengths.astype("float64")
+    shape = lengths.mean(axis=0)
+    if len(shape) == 1:
+        # Of blocks, how many keys a token attends to on average, which makes the count exact.
+        shape = (lengths**2).sum(axis=0) / lengths.sum()
+    flops = flops_per_token(job.model.config, config.objective, *shape.tolist())
+    peak, how = peak_flops(device, config.training.precision)
+    return Utilization(flops.training, peak), how
 
 
 def _device(settings: TrainingSettings) -> torch.device:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from metro_t0.config import TrainingSettings
 from metro_t0.data.rows import TokenRows
-from metro_t0.data.sampler import EpochOrder, MicroBatch, StepSampler
+from metro_t0.data.sampler import EpochOrder, MicroBatch, StepRows, StepSampler, padded_tokens
 from metro_t0.objectives.base import Batch, Objective
 
 
@@ -31,3 +31,8 @@ class TrainingData:
     def collate(self, objective: Objective, micro_batch: MicroBatch) -> Batch:
         """A micro-batch of the training rows as the objective wants it."""
         return objective.collate([self.train[index] for index in micro_batch.rows], micro_batch.keys)
+
+    def token_counts(self, rows: StepRows) -> tuple[int, int]:
+        """Tokens of a step's micro-batches here, without padding and with it."""
+        lengths = [self.train.lengths[micro_batch.rows] for micro_batch in rows.micro_batches]
+        return sum(int(part.sum()) for part in lengths), sum(padded_tokens(part) for part in lengths)
