@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -23,6 +24,8 @@ HERE = "here"
 USABLE_SHARE = 0.9
 """Of a device's memory; the rest is left to its context, communication buffers and fragments."""
 
+Precision = Literal["auto", "fp32", "bf16"]
+_DTYPES: dict[Literal["fp32", "bf16"], torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _TRIAL_SECONDS = 0.4
 
 
@@ -73,31 +76,41 @@ def device_names() -> list[str]:
     return [*_SHEETS, HERE]
 
 
-def find_device(name: str) -> Device:
+def find_device(name: str, precision: Precision = "auto") -> Device:
     """A device by its kind; ``here`` is measured, which takes a second.
 
+    Args:
+        name: one of ``device_names()``.
+        precision: of the run; ``auto`` is bfloat16 on a GPU, the faster of the two on a processor.
+
     Raises:
-        ValueError: there is no such kind; names the nearest.
+        ValueError: there is no such kind (names the nearest), or its rate in float32 is not known.
     """
     if name == HERE:
-        return device_here()
+        return device_here(precision)
     if name not in _SHEETS:
         near = difflib.get_close_matches(name, device_names(), n=1, cutoff=0.0)[0]
         raise ValueError(
             f"there is no device {name!r}; the nearest is {near!r} (all: {', '.join(device_names())})"
         )
+    if precision == "fp32":
+        raise ValueError(
+            f"the rate of {name} is known in bf16 only: set training.precision=bf16, or measure with --device here"
+        )
     teraflops, gibibytes = _SHEETS[name]
     return Device(name, teraflops * 1e12, gibibytes * 2.0**30, Hardware("cuda", "bf16"))
 
 
-def device_here() -> Device:
-    """This machine's GPU if it has one, else its processor, at the faster of float32 and bfloat16."""
+def device_here(precision: Precision = "auto") -> Device:
+    """This machine's GPU if it has one, else its processor."""
     if torch.cuda.is_available():
-        rate = matrix_rate(torch.device("cuda"), torch.bfloat16, size=8192)
-        return Device(HERE, rate, torch.cuda.mem_get_info()[1], Hardware("cuda", "bf16"))
-    cpu = torch.device("cpu")
-    fp32, bf16 = (matrix_rate(cpu, dtype, size=1024) for dtype in (torch.float32, torch.bfloat16))
-    return Device(HERE, max(fp32, bf16), _free_memory(), Hardware("cpu", "bf16" if bf16 > fp32 else "fp32"))
+        gpu: Literal["fp32", "bf16"] = "fp32" if precision == "fp32" else "bf16"
+        rate = matrix_rate(torch.device("cuda"), _DTYPES[gpu], size=8192)
+        return Device(HERE, rate, torch.cuda.mem_get_info()[1], Hardware("cuda", gpu))
+    tried = tuple(_DTYPES) if precision == "auto" else (precision,)
+    rates = {each: matrix_rate(torch.device("cpu"), _DTYPES[each], size=1024) for each in tried}
+    fastest = max(tried, key=lambda each: rates[each])
+    return Device(HERE, rates[fastest], _free_memory(), Hardware("cpu", fastest))
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:

@@ -184,9 +184,9 @@ def make_plan(
     """
     _check(gpus, utilisation, length, target_length)
     shape = network_config(config, pieces, network)
-    if length > shape.num_positions:
+    if (longest := max(length, target_length)) > shape.num_positions:
         raise ValueError(
-            f"rows of {length} tokens are longer than the network's {shape.num_positions} positions"
+            f"rows of {longest} tokens are longer than the network's {shape.num_positions} positions: give --length"
         )
     counts = count_parameters(shape, isinstance(config.objective, MetroSettings))
     row = row_shape(config.objective, length, target_length)
