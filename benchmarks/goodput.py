@@ -3,7 +3,8 @@
     python benchmarks/goodput.py --work /tmp/goodput --steps 4000 --save-every 100 --mean-seconds 30
 
 Trains a tiny network on the language reference of this Python: once undisturbed, which gives the seconds of a step, a
-save and a start; then with SIGKILL at exponential times, resumed after each. Prints one JSON object.
+save and a start; then with SIGKILL at exponential times, resumed after each. Prints one JSON object. Both runs
+need the machine to themselves: the simulation goes by the seconds of the first.
 """
 
 from __future__ import annotations

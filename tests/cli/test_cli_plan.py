@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +148,29 @@ def test_this_machine_measured(tmp_path: Path) -> None:
     assert found["time"]["steps"] == 10 and found["official"] is None
     budget = plan("--preset", "tiny", "training.budget_seconds=60", "--device", "here")
     assert budget["time"]["days"] * 86400 == pytest.approx(60, rel=0.1)
+
+
+def plain_lines(text: str) -> set[str]:
+    """Lines of a table as a page quotes them: without rules, one space between words."""
+    return {" ".join(line.replace("│", " ").split()) for line in text.splitlines()}
+
+
+def test_the_page_quotes_the_command() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    printed: dict[str, set[str]] = {}
+    quoted = 0
+    command = ""
+    for language, body in re.findall(r"```(bash|text)\n(.*?)```", page, flags=re.DOTALL):
+        if language == "bash":
+            command = body.strip()
+            if "--device here" not in command:
+                printed[command] = plain_lines(run(*shlex.split(command)[2:]).stdout)
+            continue
+        for line in body.splitlines():
+            # A section on data or failures goes on about the first command.
+            assert line in printed[command] or line in next(iter(printed.values())), f"{command}: {line}"
+            quoted += 1
+    assert quoted > 50
 
 
 def test_tables() -> None:
