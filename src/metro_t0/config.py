@@ -140,6 +140,14 @@ class TrainingSettings(_Settings):
     log_every: int = Field(default=10, gt=0, description="steps")
     validate_every: int | None = Field(default=None, gt=0, description="steps; null: a tenth of the run")
     save_every: int | None = Field(default=None, gt=0, description="steps; null: as validate_every")
+    keep_last: int = Field(
+        default=2,
+        gt=0,
+        description="newest checkpoints kept: should a disk damage one, there is one before it",
+    )
+    keep_every: int | None = Field(
+        default=None, gt=0, description="steps; checkpoints saved there are kept for ever; null: none"
+    )
     validation_rows: int = Field(default=256, ge=0, description="fixed held-out rows; 0 = no validation")
     max_nonfinite: int | None = Field(
         default=None, ge=0, description="updates that may be skipped; null: 0 in fp32, 10 in bf16"

@@ -14,17 +14,23 @@ from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 Cases = dict[str, torch.Tensor]
 
 
-def close(ours: torch.Tensor, expected: torch.Tensor, atol: float = 1e-4) -> None:
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=atol)
+def close(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
-def tolerance(model: MetroT0ForConditionalGeneration) -> float:
-    """The cases' own tolerance for the official order of operations.
+def logits_close(ours: torch.Tensor, cases: Cases, exact: torch.Tensor, real: torch.Tensor) -> None:
+    """The cases' own tolerance at every position but one, where rounding is amplified twentyfold in a layer.
 
-    At one decoder position rounding is amplified twentyfold in a layer: the official float32 numbers are 2.5e-4 away
-    from the exact ones there, and so is every other order of operations from the official one.
+    There the official float32 numbers are 2.5e-4 away from the exact ones, and any other order of operations, or
+    another processor's, is as far from both: ours are held to twice the distance of the official ones.
     """
-    return 1e-4 if model.config._attn_implementation == "eager" else 5e-4
+    official = cases["logits"]
+    off = ((official - exact).abs() - 1e-4 * official.abs()).amax(dim=-1)
+    well_conditioned = off < 1e-4
+    assert (~well_conditioned).sum() == 1
+    close(ours[real & well_conditioned], official[real & well_conditioned])
+    distance = (ours - exact).abs().amax(dim=-1)[real & ~well_conditioned]
+    assert (distance < 2 * (official - exact).abs().amax(dim=-1)[real & ~well_conditioned]).all()
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +47,23 @@ def model(golden: Path, request: pytest.FixtureRequest) -> MetroT0ForConditional
     return model
 
 
-def test_hidden_states_logits_and_loss(model: MetroT0ForConditionalGeneration, cases: Cases) -> None:
+@pytest.fixture(scope="module")
+def exact(golden: Path, cases: Cases) -> torch.Tensor:
+    """Logits ``[B, T, V]`` in float64."""
+    model = MetroT0ForConditionalGeneration.from_pretrained(golden / "hf_tiny").double()
+    with torch.no_grad():
+        return model(**{name: cases[name] for name in ("input_ids", "attention_mask", "labels")}).logits
+
+
+def test_hidden_states_logits_and_loss(
+    model: MetroT0ForConditionalGeneration, cases: Cases, exact: torch.Tensor
+) -> None:
     inputs = {name: cases[name] for name in ("input_ids", "attention_mask", "labels")}
     for with_gradients in (True, False):
         with torch.set_grad_enabled(with_gradients):
             output = model(**inputs, output_hidden_states=True)
-        close(output.logits, cases["logits"], tolerance(model))
+        everywhere = torch.ones_like(cases["labels"], dtype=torch.bool)
+        logits_close(output.logits, cases, exact, everywhere)
         # The released encoder does not zero padded embeddings, pretraining does; nobody reads what comes out there.
         real = cases["attention_mask"].bool()
         close(output.encoder_last_hidden_state[real], cases["encoder_last_hidden"][real])
@@ -57,7 +74,9 @@ def test_hidden_states_logits_and_loss(model: MetroT0ForConditionalGeneration, c
 
 
 @torch.no_grad()
-def test_step_by_step_through_the_cache(model: MetroT0ForConditionalGeneration, cases: Cases) -> None:
+def test_step_by_step_through_the_cache(
+    model: MetroT0ForConditionalGeneration, cases: Cases, exact: torch.Tensor
+) -> None:
     decoder_ids = model.prepare_decoder_input_ids_from_labels(cases["labels"])
     encoded = model.encoder(cases["input_ids"], cases["attention_mask"])
     cache, logits = None, []
@@ -75,8 +94,7 @@ def test_step_by_step_through_the_cache(model: MetroT0ForConditionalGeneration, 
     assert cache.get_seq_length() == decoder_ids.shape[1]
     together = torch.cat(logits, dim=1)
     # Behind an answer's end the padding is counted differently, and nobody reads what comes out.
-    real = cases["labels"].ne(-100)
-    close(together[real], cases["logits"][real], tolerance(model))
+    logits_close(together, cases, exact, cases["labels"].ne(-100))
 
 
 @pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no cache"])
@@ -100,11 +118,12 @@ def test_generation(
     assert torch.equal(generated, cases[name])
 
 
-def test_the_auto_class_reads_the_published_folder(golden: Path, cases: Cases) -> None:
+def test_the_auto_class_reads_the_published_folder(golden: Path, cases: Cases, exact: torch.Tensor) -> None:
     model = AutoModelForSeq2SeqLM.from_pretrained(golden / "hf_tiny")
     assert type(model) is MetroT0ForConditionalGeneration
     names = ("input_ids", "attention_mask", "labels")
-    close(model(**{name: cases[name] for name in names}).logits, cases["logits"])
+    logits = model(**{name: cases[name] for name in names}).logits
+    logits_close(logits, cases, exact, torch.ones_like(cases["labels"], dtype=torch.bool))
 
 
 def test_a_saved_folder_gives_the_same(golden: Path, cases: Cases, tmp_path: Path) -> None:

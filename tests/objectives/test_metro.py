@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.objectives.masking import Masking
-from metro_t0.objectives.metro import MetroObjective, sample_rows
+from metro_t0.objectives.metro import MetroObjective
+from metro_t0.objectives.scoring import sample_rows
 from tiny_networks import PAD, SENTINELS, VOCAB_SIZE, TextBatch, random_text, randomize, tiny_config
 
 MASK_TOKEN = VOCAB_SIZE - SENTINELS
@@ -64,10 +65,14 @@ class TestCollate:
             assert not mask[row, length:].any()
         assert torch.equal(original[~mask], masked[~mask])
         assert masked[mask].eq(MASK_TOKEN).float().mean() > 0.5
-        assert torch.equal(batch["masked_positions"], mask.flatten().nonzero().squeeze(1))
-        assert (
-            batch["draws"].dtype == torch.float32 and batch["draws"].shape == batch["masked_positions"].shape
-        )
+        # Shapes depend on the batch's own alone: room for the most that rows of 24 tokens can have masked.
+        assert batch["masked_positions"].shape == batch["draws"].shape == (3, int(0.3 * 24) + 1)
+        assert batch["draws"].dtype == torch.float32
+        for row, places in enumerate(batch["masked_positions"].tolist()):
+            found = mask[row].nonzero().squeeze(1).tolist()
+            assert places == found + [24] * (len(places) - len(found))
+        assert torch.equal(batch["attention_mask"], original.ne(PAD))
+        assert "attention_mask" not in objective().collate(rows([24, 24]), keys(2))
         assert batch["draws"].min() >= 0.0 and batch["draws"].max() < 1.0
         assert objective().counts(batch) == {"masked": int(mask.sum()), "tokens": 32}
 
@@ -92,7 +97,8 @@ class TestCollate:
         batch = objective.collate(data, keys)
         counts = batch["mask"].sum(dim=1).tolist()
         masked = [ids[ids.ne(PAD)].tolist() for ids in batch["masked_ids"]]
-        return list(zip(masked, (draws.tolist() for draws in batch["draws"].split(counts)), strict=True))
+        draws = [row[:count].tolist() for row, count in zip(batch["draws"], counts, strict=True)]
+        return list(zip(masked, draws, strict=True))
 
 
 class TestSampling:
@@ -178,7 +184,8 @@ class TestSamplingMode:
         states = model.auxiliary.encoder(batch["masked_ids"], batch["masked_ids"].ne(PAD)).last_hidden_state
         mask = batch["mask"]
         expected = batch["masked_ids"].clone()
-        expected[mask] = sample_rows(model.auxiliary.project(states)[mask], batch["draws"])
+        draws = batch["draws"][batch["masked_positions"] < mask.shape[1]]
+        expected[mask] = sample_rows(model.auxiliary.project(states)[mask], draws)
         assert torch.equal(read[0], expected)
         assert read[0][~mask].eq(batch["original_ids"][~mask]).all()
         # Given as replacements, the same samples give the same loss.
@@ -256,8 +263,9 @@ class TestProjection:
         )
         model(**text.inputs(), objective=objective(lm_positions=positions))
         handle.remove()
-        count = text.mask.sum() if positions == "masked" else text.original.ne(PAD).sum()
-        assert projected == [count]
+        # Rows are padded to the row with most masks, or to the longest row.
+        most = text.mask.sum(dim=1).max() if positions == "masked" else text.original.shape[1]
+        assert projected == [3 * most]
 
     def test_all_positions_are_predicted_in_validation_alone(self, model: MetroT0ForPreTraining) -> None:
         text = random_text([14, 9, 20])
@@ -331,7 +339,7 @@ class TestNormalizers:
             gate_lm_by_rtd=True,
         )
         batch = metro.collate(rows([9, 5]), keys(2))
-        assert batch["masked_positions"].numel() == 0
+        assert batch["masked_positions"].eq(batch["original_ids"].shape[1]).all()
         output = metro(model, batch)
         assert output.auxiliary_loss == 0.0
         assert (output.lm_loss == 0.0) == (lm_positions == "masked")

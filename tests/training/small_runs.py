@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from metro_t0.config import OptimizerSettings, PretrainConfig, TrainingSettings, load_pretrain_config
 from metro_t0.data.rows import TokenRows
+from metro_t0.modeling.configuration import MetroT0Config
+from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.objectives.base import Batch, ObjectiveOutput, Row, RowKey
 
 SMALL_MODEL = [
@@ -107,6 +114,13 @@ class BagObjective:
         return ObjectiveOutput(total / (normalizers or self.counts(batch))["tokens"], totals)
 
 
+def small_network(seed: int) -> MetroT0ForPreTraining:
+    """The real network, with its tied weights, as small as it goes."""
+    torch.manual_seed(seed)
+    shape = {"num_layers": 1, "num_decoder_layers": 1, "num_auxiliary_layers": 1, "num_heads": 2}
+    return MetroT0ForPreTraining(MetroT0Config(vocab_size=600, d_model=16, d_kv=8, d_ff=32, **shape))
+
+
 def token_rows(number: int, seed: int) -> TokenRows:
     """Rows of 1 to 20 ids from 1 to 63."""
     rng = np.random.default_rng(seed)
@@ -151,3 +165,37 @@ def losses(run: Path, kind: str = "train") -> dict[int, dict[str, Any]]:
         for line in lines
         if line["kind"] == kind
     }
+
+
+def started(corpus: Path, run: Path, *arguments: str) -> subprocess.Popen[str]:
+    """``metro-t0 pretrain`` in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "metro_t0.cli.main",
+        "pretrain",
+        "--data",
+        str(corpus),
+        "--out",
+        str(run),
+    ]
+    return subprocess.Popen(
+        [*command, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """Wait, as long as the process lives, until something is so."""
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+
+
+def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    """Wait until a run has logged a step."""
+    wait_until(process, lambda: run.exists() and max(losses(run), default=0) >= step)
+
+
+def fill(disk: Path, room: int) -> None:
+    """Leave a file system only so many bytes."""
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - room))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from small_runs import BAG_OPTIMIZER, BagObjective, bag_model, bag_settings, losses
 
-from metro_t0.training.checkpoint import best_checkpoint, latest_checkpoint, read_state, steps_saved
+from metro_t0.training.checkpoint import best_checkpoint, newest_whole, read_state, steps_saved
 from metro_t0.training.loop import Loop
 from metro_t0.training.metrics import NonFiniteError
 from metro_t0.training.training_data import TrainingData
@@ -48,7 +48,8 @@ def test_it_learns_and_says_how(tmp_path: Path, bag_data: TrainingData) -> None:
         "accuracy",
     }
     assert train[100]["tokens"] == loop.standing.tokens >= 100 * 200
-    assert train[20]["loss"] == pytest.approx(train[20]["class_loss"], rel=0.02)
+    # A mean of steps beside a mean of rows.
+    assert train[20]["loss"] == pytest.approx(train[20]["class_loss"], rel=0.05)
 
 
 @pytest.mark.parametrize("log_every", [1, 7])
@@ -61,13 +62,13 @@ def test_a_resumed_run_goes_on_to_the_same_losses(
 
     def stop_at_25(*arguments: Any) -> None:
         if stopped.standing.step >= 25:
-            raise KeyboardInterrupt
+            raise RuntimeError
         write_log(*arguments)
 
     stopped._write_log = stop_at_25  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError):
         stopped.run()
-    latest = latest_checkpoint(tmp_path / "stopped" / "checkpoints")
+    latest = newest_whole(tmp_path / "stopped" / "checkpoints")
     assert latest is not None and latest.name == "step-20"
     resumed = make_loop(tmp_path / "stopped", bag_data, log_every=log_every)
     resumed.resume(latest)
@@ -114,8 +115,19 @@ def test_the_limit_is_none_in_fp32_and_ten_in_bf16() -> None:
     assert bag_settings(max_nonfinite=3).nonfinite_limit == 3
 
 
+def test_what_the_rule_keeps(tmp_path: Path, bag_data: TrainingData) -> None:
+    kept = {"validation_rows": 0, "save_every": 5}
+    make_loop(tmp_path / "default", bag_data, **kept).run()
+    assert steps_saved(tmp_path / "default" / "checkpoints") == [25, 30]
+    make_loop(tmp_path / "last", bag_data, keep_last=1, **kept).run()
+    assert steps_saved(tmp_path / "last" / "checkpoints") == [30]
+    # Saved where save_every alone would not.
+    make_loop(tmp_path / "every", bag_data, keep_last=1, keep_every=12, **kept).run()
+    assert steps_saved(tmp_path / "every" / "checkpoints") == [12, 24, 30]
+
+
 def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path: Path, bag_data: TrainingData) -> None:
-    loop = make_loop(tmp_path / "run", bag_data)
+    loop = make_loop(tmp_path / "run", bag_data, keep_last=1)
     # Uphill from there on: the model only gets worse.
     loop._rate = lambda step: 0.05 if step <= 20 else -0.05  # type: ignore[method-assign]
     loop.run()
@@ -139,4 +151,4 @@ def test_it_runs_in_bf16_with_float32_weights(tmp_path: Path, bag_data: Training
 def test_without_held_out_rows_it_only_trains(tmp_path: Path, bag_data: TrainingData) -> None:
     make_loop(tmp_path / "run", bag_data, validation_rows=0).run()
     assert losses(tmp_path / "run", "validation") == {}
-    assert steps_saved(tmp_path / "run" / "checkpoints") == [30]
+    assert steps_saved(tmp_path / "run" / "checkpoints") == [20, 30]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -16,17 +19,19 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from small_runs import SMALL_RUN, losses, small_config
+from rich.console import Console
+from small_runs import SMALL_RUN, fill, losses, small_config, started, wait_for_step, wait_until
 
 from metro_t0.config import load_finetune_config, read_config
 from metro_t0.data.prepare import prepare
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
-from metro_t0.training.checkpoint import steps_saved
+from metro_t0.training.checkpoint import newest_whole, steps_saved
 from metro_t0.training.metrics import MetricsFile
 from metro_t0.training.run import finetune, pretrain
 
+TINY = ["--preset", "tiny", *SMALL_RUN]
 SIXTY = [
     "training.steps=60",
     "training.save_every=10",
@@ -113,7 +118,7 @@ def test_a_run_leaves_what_its_contract_says(whole: Path, corpus: Path) -> None:
     assert "lm_accuracy_all" in validation[20] and "lm_accuracy_all" not in train[20]
     assert train[60]["loss"] < train[1]["loss"]
     assert steps_saved(whole / "checkpoints")[-1] == 60
-    assert not list(whole.rglob(".*"))
+    assert not list(whole.rglob(".*.partial"))
     model = MetroT0ForConditionalGeneration.from_pretrained(whole / "model")
     tokenizer = MetroT0Tokenizer.from_pretrained(str(whole / "model"))
     assert (
@@ -135,14 +140,139 @@ def test_killed_at_25_and_resumed_it_writes_the_same_losses(
         text=True,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert max(losses(run)) == 25 and steps_saved(run / "checkpoints") == [20]
-    (run / "checkpoints" / ".step-30.partial").mkdir()
+    assert max(losses(run)) == 25 and set(steps_saved(run / "checkpoints")) <= {10, 20}
     pretrain(small_config(*SIXTY), corpus, run, resume=True)
+    assert_same_run(run, whole)
+
+
+def test_killed_inside_a_save_it_goes_on_from_the_one_before(
+    whole: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    kill_inside_a_save(started(corpus, run, *TINY, *SIXTY), run)
+    assert list((run / "checkpoints").glob(".step-*.partial"))
+    pretrain(small_config(*SIXTY), corpus, run, resume=True)
+    assert_same_run(run, whole)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments_it_is_the_run_that_nothing_stopped(corpus: Path, tmp_path: Path) -> None:
+    often = ["training.steps=140", "training.save_every=1", "training.validate_every=7"]
+    whole = pretrain(small_config(*often), corpus, tmp_path / "whole")
+    run = tmp_path / "killed"
+    moments = random.Random(11)
+    for kill in range(20):
+        begun = max(losses(run), default=0) if run.exists() else 0
+        process = started(corpus, run, *TINY, *often, *(["--resume"] if begun else []))
+        wait_for_step(process, run, begun + moments.randint(1, 4))
+        if kill % 2:
+            kill_inside_a_save(process, run)
+        else:
+            time.sleep(moments.uniform(0.0, 0.1))
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+        # A save begins once the one before it is whole: no more than two steps are lost.
+        newest = newest_whole(run / "checkpoints")
+        assert int(newest.name.removeprefix("step-") if newest else 0) >= max(losses(run)) - 2
+    pretrain(small_config(*often), corpus, run, resume=True)
+    assert_same_run(run, whole)
+
+
+def test_a_full_disk_ends_the_run_with_one_line_and_it_goes_on_later(
+    whole: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = started(corpus, run, *TINY, *SIXTY)
+    wait_until(process, lambda: bool(steps_saved(run / "checkpoints")))
+    # Room for a line, not for a model.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (40_000, 40_000))
+    said = process.communicate()[1]
+    assert process.returncode == 2, said
+    line = said.strip().splitlines()[-1]
+    assert line.startswith("metro-t0: the checkpoint of step ") and "Traceback" not in said
+    assert f"cannot be written to {run / 'checkpoints'}: File too large" in line
+    assert steps_saved(run / "checkpoints") and not list(run.rglob(".*.partial"))
+    pretrain(small_config(*SIXTY), corpus, run, resume=True)
+    assert_same_run(run, whole)
+
+
+def test_a_disk_too_full_for_the_final_model_is_one_line(
+    corpus: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    config = small_config("training.steps=1")
+    elsewhere = pretrain(config, corpus, tmp_path / "elsewhere")
+    files = [path for path in elsewhere.rglob("*") if path.is_file() and "model" not in path.parts[:-1]]
+    # Room in pages for all but model/, and for some of that.
+    fill(small_disk, sum(-(-path.stat().st_size // 4096) * 4096 for path in files) + 60_000)
+    run = small_disk / "run"
+    with pytest.raises(
+        ValueError, match=r"run cannot be written to: No space left on device; make room and go"
+    ):
+        pretrain(config, corpus, run)
+    assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["checkpoints"]
+    (small_disk / "filler").unlink()
+    pretrain(config, corpus, run, resume=True)
+    assert_same_run(run, elsewhere)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
+    whole: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "model")
+    assert steps_saved(run / "checkpoints") == [50, 60]
+    weights = run / "checkpoints" / "step-60" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    console = Console(record=True, width=500, quiet=False, file=(tmp_path / "shown").open("w"))
+    pretrain(small_config(*SIXTY), corpus, run, resume=True, console=console)
+    shown = [line for line in console.export_text().splitlines() if "damaged" in line]
+    assert len(shown) == 1
+    assert shown[0].startswith(f"{weights.parent} is damaged: model.safetensors has ")
+    assert_same_run(run, whole)
+
+
+def test_nothing_but_damaged_checkpoints_is_said_with_the_mend(
+    whole: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for step in steps_saved(run / "checkpoints"):
+        (run / "checkpoints" / f"step-{step}" / "optimizer" / ".metadata").unlink()
+    with pytest.raises(
+        ValueError, match=r"no checkpoint of .* is whole \(.*step-50 is damaged: optimizer/.metadata"
+    ):
+        pretrain(small_config(*SIXTY), corpus, run, resume=True)
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(run / "model")
+    pretrain(small_config(*SIXTY), corpus, run, resume=True)
+    assert_same_run(run, whole)
+
+
+def kill_inside_a_save(process: subprocess.Popen[str], run: Path) -> None:
+    """Kill a run while a half-written checkpoint is there."""
+
+    def saving() -> bool:
+        return any((run / "checkpoints").glob(".step-*.partial"))
+
+    while True:
+        wait_until(process, saving)
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        if saving():
+            break
+        process.send_signal(signal.SIGCONT)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    """Bit for bit: every number of every step, and the weights."""
     for kind in ("train", "validation"):
         assert losses(run, kind) == losses(whole, kind)
     one, other = (MetroT0ForPreTraining.from_pretrained(path / "model").state_dict() for path in (whole, run))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert not list(run.rglob(".*"))
+    assert not list(run.rglob(".*.partial"))
 
 
 def test_killed_before_the_first_checkpoint_it_starts_again(corpus: Path, tmp_path: Path) -> None:
@@ -207,11 +337,11 @@ def test_finetuning_starts_from_the_run_and_resumes(
     def stop_after_11(file: MetricsFile, values: Mapping[str, Any]) -> None:
         append(file, values)
         if values["step"] == 11:
-            raise KeyboardInterrupt
+            raise RuntimeError
 
     monkeypatch.setattr(MetricsFile, "append", stop_after_11)
     stopped = tmp_path / "stopped"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError):
         finetune(config, whole, mixture, stopped)
     monkeypatch.undo()
     assert not (stopped / "model").exists()

@@ -40,8 +40,13 @@ def demo(
     from rich.console import Console
 
     from metro_t0.demo.pipeline import run_demo
+    from metro_t0.training.interruption import RunStoppedError
 
-    print(run_demo(out, budget_seconds=seconds, console=Console(stderr=True)))
+    try:
+        print(run_demo(out, budget_seconds=seconds, console=Console(stderr=True)))
+    except RunStoppedError as stopped:
+        # Its runs can go on, the demo as a whole cannot.
+        raise KeyboardInterrupt from stopped
 
 
 def parse_seconds(text: str) -> float:

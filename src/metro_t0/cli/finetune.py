@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metro_t0.cli.stopping import stoppable
+
 if TYPE_CHECKING:
     from metro_t0.config import FinetuneConfig
 
@@ -31,7 +33,11 @@ def finetune(
         Path | None, typer.Option(metavar="FILE", help="A configuration of your own instead of a preset.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in RUN after its last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in RUN after its newest checkpoint that is whole; auto may follow.",
+        ),
     ] = False,
 ) -> None:
     """Finetune a pretrained model on prompts; its auxiliary model and detection head are left behind.
@@ -41,13 +47,16 @@ def finetune(
       metro-t0 finetune runs/tiny --mixture mixture.yaml --preset finetune-tiny --out runs/prompted
     The recipe for the published sizes, with a smaller batch:
       metro-t0 finetune runs/base --mixture mixture.yaml --out runs/prompted training.batch_tokens=131072
+
+    SIGTERM or Ctrl-C: the step is finished and saved, the exit code is 75, --resume goes on. Ctrl-C again: at once.
     """
     settings = _settings(preset, config, overrides or [], out if resume else None)
     from rich.console import Console
 
     from metro_t0.training.run import finetune as run_finetuning
 
-    run = run_finetuning(settings, model, mixture, out, resume=resume, console=Console(stderr=True))
+    with stoppable():
+        run = run_finetuning(settings, model, mixture, out, resume=resume, console=Console(stderr=True))
     print(run)
 
 

@@ -6,6 +6,7 @@ A user's mistake (``ValueError`` from the library) is one line on standard error
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 
 import typer
 
@@ -32,8 +33,10 @@ for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, report
 
 def main() -> None:
     """Run the command line; the console script's entry point."""
+    words = pairwise(["", *sys.argv[1:]])
     try:
-        app()
+        # Schedulers' scripts often say which checkpoint: --resume auto. There is no other.
+        app([word for before, word in words if (before, word) != ("--resume", "auto")])
     except ValueError as error:
         print(f"metro-t0: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metro_t0.cli.stopping import stoppable
+
 if TYPE_CHECKING:
     from metro_t0.config import PretrainConfig
 
@@ -29,7 +31,11 @@ def pretrain(
         Path | None, typer.Option(metavar="FILE", help="A configuration of your own instead of a preset.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in RUN after its last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in RUN after its newest checkpoint that is whole; auto may follow.",
+        ),
     ] = False,
     init_from: Annotated[
         Path | None, typer.Option(metavar="RUN|MODEL", help="Start from these weights (same vocabulary).")
@@ -45,6 +51,8 @@ def pretrain(
         optimizer.learning_rate=1e-3
     A run that was stopped:
       metro-t0 pretrain --resume --data prepared --out runs/tiny
+
+    SIGTERM or Ctrl-C: the step is finished and saved, the exit code is 75, --resume goes on. Ctrl-C again: at once.
     """
     if resume and init_from is not None:
         raise ValueError("--resume goes on from a checkpoint, --init-from starts anew: give one of the two")
@@ -53,9 +61,10 @@ def pretrain(
 
     from metro_t0.training.run import pretrain as run_pretraining
 
-    run = run_pretraining(
-        settings, data, out, resume=resume, init_from=init_from, console=Console(stderr=True)
-    )
+    with stoppable():
+        run = run_pretraining(
+            settings, data, out, resume=resume, init_from=init_from, console=Console(stderr=True)
+        )
     print(run)
 
 

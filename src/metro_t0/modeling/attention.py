@@ -15,6 +15,10 @@ from torch import nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from .configuration import MetroT0Config
+from .row_attention import row_attention
+
+# Below any score of a key in sight, by so much that the softmax gives exactly 0 (float16 holds it too).
+_HIDDEN = -30000.0
 
 
 def relative_buckets(
@@ -46,6 +50,11 @@ def _magnitude_buckets(magnitudes: torch.Tensor, num_buckets: int, max_distance:
     # Rounding noise of the logarithm must not lift an exact boundary into the next bucket.
     outer = (exact + torch.ceil(logarithmic - 1e-9)).long().clamp(max=half - 1)
     return torch.where(magnitudes < exact, magnitudes, outer)
+
+
+def at_positions(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """States ``[B, T, D]`` at positions ``[B, M]`` of each row: ``[B, M, D]``."""
+    return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
 def cyclic_distances(length: int, device: torch.device) -> torch.Tensor:
@@ -80,12 +89,12 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Softmax attention of queries that are already scaled, by the fastest way for the device at hand.
 
-    On a CPU with gradients an additive bias makes ``scaled_dot_product_attention`` fall back to a slow backward, so
-    the plain products are used there; everywhere else the fused kernel is.
+    On a CPU with gradients the batch goes through the plain products a few rows at a time (see row_attention.py);
+    everywhere else the fused kernel is used.
 
     Args:
         query: ``[B, H, T, K]``; key, value: ``[B, H, S, K]``.
-        bias: ``[1, H, T, S]`` added to the logits, or None.
+        bias: ``[B or 1, H, T, S]`` added to the logits, or None.
         mask: boolean, broadcasts to ``[B, H, T, S]``, True where a query may attend, or None for everywhere.
         causal: query t sees keys up to t; only without a mask and with T = S.
         dropout: on the probabilities, 0 outside training.
@@ -94,18 +103,36 @@ def attend(
     Returns:
         ``[B, H, T, K]``, and the probabilities ``[B, H, T, S]`` or None.
     """
-    slow_fused = bias is not None and query.device.type == "cpu" and torch.is_grad_enabled()
-    if need_weights or slow_fused:
+    if need_weights:
         return _attend_plainly(query, key, value, bias, mask, causal, dropout)
-    if bias is None:
-        fused_mask = mask
-    else:
+    if query.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return row_attention(query, key, value, bias=bias, mask=mask, causal=causal, dropout=dropout), None
+    if bias is not None:
         bias = bias.to(query.dtype)
-        fused_mask = bias if mask is None else bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+        if mask is not None and mask.shape[1] == mask.shape[2] == 1:
+            query, key, mask = _with_mask_as_feature(query, key, mask)
+    fused_mask = mask if bias is None else bias
+    if bias is not None and mask is not None:
+        fused_mask = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
     output = F.scaled_dot_product_attention(
         query, key, value, attn_mask=fused_mask, dropout_p=dropout, is_causal=causal, scale=1.0
     )
     return output, None
+
+
+def _with_mask_as_feature(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, None]:
+    """Queries and keys whose products are very negative where a key is hidden.
+
+    A mask of keys ``[B, 1, 1, S]`` beside a bias ``[1, H, T, S]`` would have to be written out as ``[B, H, T, S]``, as
+    large as all scores. One more feature, 1 in every query and the mask in the keys, says the same; the kernels want
+    a multiple of 8 of them.
+    """
+    hidden = torch.zeros_like(mask, dtype=key.dtype).masked_fill_(~mask, _HIDDEN)
+    hidden = hidden.transpose(2, 3).expand(-1, key.shape[1], -1, -1)
+    query = F.pad(F.pad(query, (0, 1), value=1.0), (0, 7))
+    return query, F.pad(torch.cat([key, hidden], dim=-1), (0, 7)), None
 
 
 def _attend_plainly(
@@ -124,7 +151,8 @@ def _attend_plainly(
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    precise = torch.promote_types(scores.dtype, torch.float32)
+    weights = scores.softmax(dim=-1, dtype=precise).to(value.dtype)
     if dropout > 0.0:
         weights = F.dropout(weights, p=dropout)
     return weights @ value, weights
@@ -168,6 +196,7 @@ class Attention(nn.Module):
         buckets: torch.Tensor | None = None,
         cache: Cache | None = None,
         need_weights: bool = False,
+        positions: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend from ``hidden_states`` to themselves, or to ``key_value_states`` (cross-attention).
 
@@ -179,16 +208,28 @@ class Attention(nn.Module):
             buckets: rows of the relative bias by distance, ``[2T]`` in the order of :func:`cyclic_distances`.
             cache: keys and values of earlier positions; cross-attention keys are computed once and kept there.
             need_weights: return the probabilities ``[B, H, T, S]`` too.
+            positions: ``[B, M]``, the only positions whose output is wanted, in self-attention without a cache; None
+                for all.
+
+        Returns:
+            ``[B, T, D]`` or ``[B, M, D]``, and the probabilities or None.
         """
-        query = self._split(self.q(hidden_states) * self.head_width**-0.5)
+        queries = hidden_states if positions is None else at_positions(hidden_states, positions)
+        query = self._split(self.q(queries) * self.head_width**-0.5)
         past_length, key, value = self._keys_and_values(hidden_states, key_value_states, cache)
         length, key_length = query.shape[2], key.shape[2]
-        if causal and (mask is not None or length != key_length):
-            mask = self._with_causal_rule(mask, past_length, length, key_length, query.device)
+        if causal and (mask is not None or length != key_length or positions is not None):
+            if positions is None:
+                positions_of_queries = torch.arange(length, device=query.device).unsqueeze(0) + past_length
+            else:
+                positions_of_queries = positions
+            mask = self._with_causal_rule(mask, positions_of_queries, key_length)
             causal = False
         bias = None
         if buckets is not None:
-            bias = spread(self.relative_attention_bias(buckets).t(), length)
+            bias = spread(self.relative_attention_bias(buckets).t(), key_length)
+            if positions is not None:
+                bias = bias[0, :, positions].transpose(0, 1)
         output, weights = attend(
             query,
             key,
@@ -227,8 +268,9 @@ class Attention(nn.Module):
 
     @staticmethod
     def _with_causal_rule(
-        mask: torch.Tensor | None, past_length: int, length: int, key_length: int, device: torch.device
+        mask: torch.Tensor | None, positions: torch.Tensor, key_length: int
     ) -> torch.Tensor:
-        queries = torch.arange(length, device=device).unsqueeze(1) + past_length
-        visible = torch.arange(key_length, device=device).unsqueeze(0) <= queries
+        """The mask, and keys only up to the queries' positions ``[B or 1, T]``: ``[B or 1, 1, T, S]``."""
+        keys = torch.arange(key_length, device=positions.device)
+        visible = (keys <= positions.unsqueeze(-1)).unsqueeze(1)
         return visible if mask is None else mask & visible

@@ -14,8 +14,9 @@ from torch import nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import Attention
+from .attention import Attention, at_positions
 from .configuration import MetroT0Config
+from .dropout import dropout
 
 Weights = torch.Tensor | None
 
@@ -42,7 +43,9 @@ class _SubLayer(nn.Module):
         self.layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
 
     def add_and_normalize(self, residual: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        return self.layer_norm(residual + F.dropout(output, p=self.dropout_rate, training=self.training))
+        states = residual + dropout(output, self.dropout_rate, self.training)
+        # Statistics are float32 whatever the type; under autocast a GPU gives float32 back.
+        return self.layer_norm(states).to(states.dtype)
 
 
 class SelfAttentionLayer(_SubLayer):
@@ -52,9 +55,12 @@ class SelfAttentionLayer(_SubLayer):
         super().__init__(config, dropout_rate)
         self.SelfAttention = Attention(config, dropout_rate, layer_index, relative_bias)
 
-    def forward(self, hidden_states: torch.Tensor, **attention: Any) -> tuple[torch.Tensor, Weights]:
-        output, weights = self.SelfAttention(hidden_states, **attention)
-        return self.add_and_normalize(hidden_states, output), weights
+    def forward(
+        self, hidden_states: torch.Tensor, positions: torch.Tensor | None = None, **attention: Any
+    ) -> tuple[torch.Tensor, Weights]:
+        output, weights = self.SelfAttention(hidden_states, positions=positions, **attention)
+        residual = hidden_states if positions is None else at_positions(hidden_states, positions)
+        return self.add_and_normalize(residual, output), weights
 
 
 class CrossAttentionLayer(_SubLayer):
@@ -94,11 +100,13 @@ class EncoderBlock(GradientCheckpointingLayer):
         mask: torch.Tensor | None,
         buckets: torch.Tensor,
         need_weights: bool = False,
+        positions: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Weights]:
-        """``[B, T, D]`` to ``[B, T, D]`` and the attention probabilities where wanted."""
+        """``[B, T, D]`` to ``[B, T, D]``, or to ``[B, M, D]`` at positions ``[B, M]`` alone, and the attention
+        probabilities where wanted."""
         attention, feed_forward = self.layer
         hidden_states, weights = attention(
-            hidden_states, mask=mask, buckets=buckets, need_weights=need_weights
+            hidden_states, positions, mask=mask, buckets=buckets, need_weights=need_weights
         )
         return feed_forward(hidden_states), weights
 
@@ -126,11 +134,13 @@ class DecoderBlock(GradientCheckpointingLayer):
         encoder_mask: torch.Tensor | None,
         cache: Cache | None = None,
         need_weights: bool = False,
+        positions: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Weights, Weights]:
-        """``[B, T, D]`` to ``[B, T, D]``, the self- and the cross-attention probabilities where wanted."""
+        """``[B, T, D]`` to ``[B, T, D]``, or to ``[B, M, D]`` at positions ``[B, M]`` alone; the self- and the
+        cross-attention probabilities where wanted."""
         attention, cross_attention, feed_forward = self.layer
         hidden_states, weights = attention(
-            hidden_states, mask=mask, causal=causal, cache=cache, need_weights=need_weights
+            hidden_states, positions, mask=mask, causal=causal, cache=cache, need_weights=need_weights
         )
         hidden_states, cross_weights = cross_attention(
             hidden_states,

@@ -9,15 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
 
 from .attention import cyclic_distances, relative_buckets
 from .configuration import MetroT0Config
+from .dropout import dropout
 from .initialization import mark
 from .layers import DecoderBlock, EncoderBlock
+
+
+def computed_in(tensor: torch.Tensor) -> torch.dtype:
+    """The type in which layers compute: autocast's where it is on, so that states are cast once, not at every use."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
 class _Stack(nn.Module):
@@ -39,7 +45,7 @@ class _Stack(nn.Module):
     def embed(self, token_embeddings: torch.Tensor, position_rows: torch.Tensor) -> torch.Tensor:
         """``[B, T, D]`` and rows ``[B or 1, T]`` of the position table to ``[B, T, D]``."""
         hidden_states = self.first_layer_norm(token_embeddings + self.pos_embed(position_rows))
-        return F.dropout(hidden_states, p=self.dropout_rate, training=self.training)
+        return dropout(hidden_states.to(computed_in(hidden_states)), self.dropout_rate, self.training)
 
     def _check_length(self, length: int) -> None:
         if length > self.config.num_positions:
@@ -67,6 +73,7 @@ class Encoder(_Stack):
         inputs_embeds: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        positions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
         """Encode a batch.
@@ -76,6 +83,8 @@ class Encoder(_Stack):
             attention_mask: ``[B, T]``, 0 on padding; None means that nothing is padding.
             output_attentions: return each layer's probabilities ``[B, H, T, T]``.
             output_hidden_states: return the embeddings and each layer's output ``[B, T, D]``.
+            positions: ``[B, M]``, the only positions whose last state is wanted: ``[B, M, D]``; None for all. The last
+                layer computes nothing else.
 
         Raises:
             ValueError: neither or both of ids and embeddings, or a sequence longer than the position table.
@@ -97,8 +106,9 @@ class Encoder(_Stack):
             self.config.max_positions,
         )
         all_states, all_weights = [hidden_states], []
-        for block in self.block:
-            hidden_states, weights = block(hidden_states, mask, buckets, bool(output_attentions))
+        for index, block in enumerate(self.block):
+            wanted = positions if index == len(self.block) - 1 else None
+            hidden_states, weights = block(hidden_states, mask, buckets, bool(output_attentions), wanted)
             all_states.append(hidden_states)
             all_weights.append(weights)
         return BaseModelOutput(
@@ -136,6 +146,7 @@ class Decoder(_Stack):
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        positions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Decode a batch against the encoder's states; cross-attention keys and values are computed once a call.
@@ -151,6 +162,7 @@ class Decoder(_Stack):
             use_cache: start a cache where none is given.
             output_attentions: return each layer's self- and cross-attention probabilities.
             output_hidden_states: return the embeddings and each layer's output ``[B, T, D]``.
+            positions: as in :meth:`Encoder.forward`; not with a cache.
 
         Raises:
             ValueError: no encoder states, neither or both of ids and embeddings, or a sequence that is too long.
@@ -176,7 +188,7 @@ class Decoder(_Stack):
         if encoder_attention_mask is not None:
             encoder_mask = encoder_attention_mask[:, None, None, :].bool()
         all_states, all_weights, all_cross_weights = [hidden_states], [], []
-        for block in self.block:
+        for index, block in enumerate(self.block):
             hidden_states, weights, cross_weights = block(
                 hidden_states,
                 encoder_hidden_states,
@@ -185,6 +197,7 @@ class Decoder(_Stack):
                 encoder_mask,
                 past_key_values,
                 bool(output_attentions),
+                positions if index == len(self.block) - 1 else None,
             )
             all_states.append(hidden_states)
             all_weights.append(weights)

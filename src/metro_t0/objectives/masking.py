@@ -57,6 +57,11 @@ class Masking:
         if self.span_length < 1:
             raise ValueError(f"masking span_length is {self.span_length}; give 1 (single tokens) or more")
 
+    def most_masked(self, length: int) -> int:
+        """How many tokens of a row of this length can be masked at the most (see :func:`mask_tokens`)."""
+        drawn = int(self.probability * length / self.span_length) + 1
+        return min(length, drawn * self.span_length)
+
 
 def row_generator(seed: int, *key: int) -> np.random.Generator:
     """A random generator whose draws are a function of ``(seed, *key)`` only.

@@ -7,14 +7,14 @@ tells replaced from original tokens; the decoder, fed with the clean text, write
 >>> objective = MetroObjective(lm_positions="masked", rtd_positions="all", rtd_weight=50.0)
 >>> output = pretrainer(original_ids=..., masked_ids=..., mask=..., objective=objective)
 
-Shapes: B batch, T length, N masked positions, V vocabulary. Sums are divided by counts given as normalizers, so that
-micro-batches and processes add up to the same step.
+Shapes: B batch, T length, M most masked positions of a row, D hidden width, V vocabulary. Sums are divided by counts
+given as normalizers, so that micro-batches and processes add up to the same step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -22,10 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from metro_t0.modeling.attention import at_positions
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.objectives.base import Batch, ObjectiveOutput, Row, RowKey
 from metro_t0.objectives.masking import Masking, mask_tokens, row_generator
-from metro_t0.objectives.padding import pad_rows
+from metro_t0.objectives.padding import LENGTH_MULTIPLE, lengths_mask, pad_rows
+from metro_t0.objectives.scoring import TokenScores, sample_rows, score_tokens
 
 
 @dataclass
@@ -41,28 +43,6 @@ class MetroOutput(ObjectiveOutput):
     auxiliary_loss: torch.Tensor
     rtd_loss: torch.Tensor
     lm_loss: torch.Tensor
-
-
-def sample_rows(logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """One token a row from softmax(logits) in float32, by its cumulative sum and one uniform number a row.
-
-    Args:
-        logits: ``[N, V]``.
-        draws: ``[N]`` in [0, 1).
-
-    Returns:
-        Token ids ``[N]``.
-    """
-    cumulative = logits.float().softmax(dim=-1).cumsum(dim=-1)
-    # The last sum is 1 only up to rounding; scaling the draw by it keeps every row inside the vocabulary.
-    thresholds = draws.float().unsqueeze(1) * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, thresholds, right=True).squeeze(1)
-    return tokens.clamp(max=logits.shape[1] - 1)
-
-
-def select_positions(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Rows of ``[B, T, ...]`` at flat positions ``[N]``: ``[N, ...]``."""
-    return states.flatten(0, 1).index_select(0, positions)
 
 
 @dataclass(frozen=True)
@@ -84,6 +64,7 @@ class MetroObjective:
         num_sentinel_tokens: sentinels at the end of the vocabulary; the first is the mask token.
         pad_token_id: padding.
         seed: of masks and sampling draws.
+        length_multiple: padded lengths are a multiple of it.
 
     Raises:
         ValueError: settings that contradict each other.
@@ -101,6 +82,7 @@ class MetroObjective:
     num_sentinel_tokens: int = 512
     pad_token_id: int = 1
     seed: int = 1
+    length_multiple: int = LENGTH_MULTIPLE
 
     loss_parts = ("auxiliary_loss", "rtd_loss", "lm_loss")
 
@@ -122,33 +104,45 @@ class MetroObjective:
         """Mask and pad blocks ``{"input_ids": [T]}``; masks and draws of a row are a function of (seed, key).
 
         Returns:
-            ``original_ids``, ``masked_ids`` int64 ``[B, T]``, ``mask`` bool ``[B, T]``, ``masked_positions`` int64
-            ``[N]`` (where the mask is true in the flattened batch) and ``draws`` float32 ``[N]``, one a masked
-            position.
+            ``original_ids``, ``masked_ids`` int64 ``[B, T]``; ``mask`` bool ``[B, T]``; ``masked_positions`` int64
+            ``[B, M]``, where each row's mask is true, in order, then T, which stands for none: M is the most that rows
+            of T tokens can have, so that shapes depend on B and T alone; ``draws`` float32 ``[B, M]``, one a masked
+            position; and, where there is padding, ``attention_mask`` bool ``[B, T]``.
         """
         mask_id = self.vocab_size - self.num_sentinel_tokens
-        originals, masked_ids, masks, draws = [], [], [], []
+        originals, masked_ids, positions, draws = [], [], [], []
         for row, key in zip(rows, keys, strict=True):
             generator = row_generator(self.seed, *key)
             ids = np.asarray(row["input_ids"], dtype=np.int64)
             masked, mask = mask_tokens(ids, self.masking, generator, self.vocab_size, mask_id)
             originals.append(ids)
             masked_ids.append(masked)
-            masks.append(mask.astype(np.int64))
-            draws.append(generator.random(int(mask.sum()), dtype=np.float32))
-        mask = pad_rows(masks, 0).astype(bool)
-        return {
-            "original_ids": torch.from_numpy(pad_rows(originals, self.pad_token_id)),
-            "masked_ids": torch.from_numpy(pad_rows(masked_ids, self.pad_token_id)),
-            "mask": torch.from_numpy(mask),
-            "masked_positions": torch.from_numpy(np.flatnonzero(mask)),
-            "draws": torch.from_numpy(np.concatenate(draws)),
+            positions.append(np.flatnonzero(mask))
+            draws.append(generator.random(len(positions[-1]), dtype=np.float32))
+        original_ids = pad_rows(originals, self.pad_token_id, self.length_multiple)
+        width = original_ids.shape[1]
+        room = (len(rows), self.masking.most_masked(width))
+        places, uniform = np.full(room, width, dtype=np.int64), np.zeros(room, dtype=np.float32)
+        mask = np.zeros((len(rows), width), dtype=np.bool_)
+        for index, (found, drawn) in enumerate(zip(positions, draws, strict=True)):
+            places[index, : found.size], uniform[index, : found.size] = found, drawn
+            mask[index, found] = True
+        batch = {
+            "original_ids": original_ids,
+            "masked_ids": pad_rows(masked_ids, self.pad_token_id, self.length_multiple),
+            "mask": mask,
+            "masked_positions": places,
+            "draws": uniform,
         }
+        real = lengths_mask(np.array([ids.size for ids in originals]), width)
+        if not real.all():
+            batch["attention_mask"] = real
+        return {name: torch.from_numpy(value) for name, value in batch.items()}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked positions and tokens that are not padding."""
         return {
-            "masked": batch["masked_positions"].numel(),
+            "masked": int(batch["mask"].sum()),
             "tokens": int(batch["original_ids"].ne(self.pad_token_id).sum()),
         }
 
@@ -170,31 +164,41 @@ class MetroObjective:
 
         Args:
             model: main model, auxiliary model and head.
-            batch: ``original_ids``, ``masked_ids``, ``mask`` ``[B, T]``; where they are known, ``masked_positions``
-                ``[N]``, ``draws`` ``[N]`` and, in place of sampling, ``replaced_ids`` ``[B, T]``.
+            batch: ``original_ids``, ``masked_ids``, ``mask`` ``[B, T]``; what else ``collate`` gives, where it is
+                known; and, in place of sampling, ``replaced_ids`` ``[B, T]``.
             normalizers: counts ``masked`` and ``tokens`` to divide by; this batch's own by default.
 
         Raises:
             ValueError: a setting that needs a part that the model does not have.
         """
         self._check_model(model)
+        padding = model.config.pad_token_id
         original, masked, mask = batch["original_ids"], batch["masked_ids"], batch["mask"]
         assert original is not None and masked is not None and mask is not None
-        positions = batch.get("masked_positions")
+        real = original.ne(padding)
+        positions, attention_mask = batch.get("masked_positions"), batch.get("attention_mask")
         if positions is None:
-            positions = mask.flatten().nonzero().squeeze(1)
-        auxiliary_logits = _auxiliary_logits(model, masked, positions)
-        corrupted = batch.get("replaced_ids")
+            positions = _positions_of(mask)
+            attention_mask = None if real.device.type == "cpu" and bool(real.all()) else real
+        text = _Text(original, mask, real, attention_mask, positions)
+        draws, corrupted = batch.get("draws"), batch.get("replaced_ids")
+        if draws is None and corrupted is None:
+            draws = torch.rand(positions.shape, device=positions.device)
+        auxiliary = _auxiliary_scores(self, model, masked, text, draws if corrupted is None else None)
         if corrupted is None:
-            sampling_logits = auxiliary_logits
-            if self.sampling == "eval":
-                sampling_logits = _logits_without_dropout(model, masked, positions)
-            corrupted = _replace(masked, positions, sampling_logits.detach(), batch.get("draws"))
-        text = _Text(original, corrupted, mask, positions, original.ne(model.config.pad_token_id))
-        states = _run_main_model(model, text, self.decoder_target)
+            assert auxiliary.samples is not None
+            corrupted = text.with_replacements(masked, auxiliary.samples)
+        states = _run_main_model(self, model, text, corrupted)
         if normalizers is None:
-            normalizers = {"masked": len(positions), "tokens": text.real.sum()}
-        return _losses(self, model, text, auxiliary_logits, states, normalizers)
+            normalizers = {"masked": text.counted.sum(), "tokens": real.sum()}
+        return _losses(self, model, text, corrupted, auxiliary, states, normalizers)
+
+    def reads_whole_decoder(self, model: MetroT0ForPreTraining) -> bool:
+        """Whether anything is computed from decoder states of positions that are not masked."""
+        if self.lm_positions == "all" or not torch.is_grad_enabled():
+            return True
+        at_decoder = model.rtd_head is not None and model.config.rtd_location == "decoder"
+        return at_decoder and self.rtd_positions == "all"
 
     def _check_model(self, model: MetroT0ForPreTraining) -> None:
         if model.rtd_head is None and (self.gate_lm_by_rtd or self.rtd_weight != 0.0):
@@ -212,179 +216,210 @@ class MetroObjective:
 
 @dataclass(frozen=True)
 class _Text:
-    """The step's text ``[B, T]``, the flat masked positions ``[N]`` in row-major order, and what is not padding."""
+    """The step's text.
+
+    Attributes:
+        original: ids ``[B, T]``.
+        mask: bool ``[B, T]``.
+        real: bool ``[B, T]``, what is not padding.
+        attention_mask: the same, or None where nothing is padding.
+        positions: ``[B, M]``, each row's masked positions in order, then T for none.
+    """
 
     original: torch.Tensor
-    corrupted: torch.Tensor
     mask: torch.Tensor
-    positions: torch.Tensor
     real: torch.Tensor
+    attention_mask: torch.Tensor | None
+    positions: torch.Tensor
 
     @property
-    def replaced(self) -> torch.Tensor:
-        """Detection labels: True where the corrupted text differs; a sample equal to the original does not."""
-        return self.corrupted.ne(self.original) & self.real
+    def counted(self) -> torch.Tensor:
+        """Bool ``[B, M]``: which of ``positions`` are positions."""
+        return self.positions < self.original.shape[1]
 
     @property
-    def real_positions(self) -> torch.Tensor:
-        return self.real.flatten().nonzero().squeeze(1)
+    def index(self) -> torch.Tensor:
+        """``positions`` as an index ``[B, M]`` that lies inside the row everywhere."""
+        return self.positions.clamp(max=self.original.shape[1] - 1)
+
+    def at_masked(self, values: torch.Tensor) -> torch.Tensor:
+        """``[B, T]`` to ``[B, M]``."""
+        return values.gather(1, self.index)
+
+    def mask_of(self, corrupted: torch.Tensor, padding: int) -> torch.Tensor | None:
+        """The main encoder's attention mask: a sampled padding token counts as padding, as in the official encoder.
+
+        Only on a GPU and in a batch without padding it counts as a token like any other: to look for one would make
+        the host wait, and a mask beside the relative bias would be as large as all attention scores.
+        """
+        on_cpu = corrupted.device.type == "cpu"
+        if self.attention_mask is None and not on_cpu:
+            return None
+        real = corrupted.ne(padding)
+        return None if on_cpu and bool(real.all()) else real
+
+    def with_replacements(self, masked: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+        """Ids ``[B, T]`` with samples ``[B * M]`` in the masked positions."""
+        room = F.pad(masked, (0, 1))  # where what stands for no position is written
+        return room.scatter(1, self.positions, samples.view_as(self.positions))[:, :-1]
 
 
 @dataclass(frozen=True)
 class _MainStates:
-    """Decoder states; where its predictions of the masked tokens lie in them; detection logits.
+    """What the main model gives.
 
-    ``detection_logits`` is ``[B, T]``, or ``[N]`` when only masked positions have one, or None.
+    Attributes:
+        decoder: ``[B, T, D]``, or ``[B, M, D]`` at the masked positions alone.
+        decoder_at_masked: which of the two.
+        detection: logits at the same positions as the stack they come from, ``[B, T]`` or ``[B, M]``, or None.
+        detection_at_masked: which of the two.
     """
 
     decoder: torch.Tensor
-    masked_positions: torch.Tensor
-    detection_logits: torch.Tensor | None
+    decoder_at_masked: bool
+    detection: torch.Tensor | None
+    detection_at_masked: bool
 
 
-def _attention_mask(ids: torch.Tensor, padding: int) -> torch.Tensor | None:
-    """Mask of ids that are not padding; None where a look costs nothing and finds no padding."""
-    real = ids.ne(padding)
-    return None if ids.device.type == "cpu" and bool(real.all()) else real
+def _positions_of(mask: torch.Tensor) -> torch.Tensor:
+    """Each row's true positions in order, then T, as ``[B, most a row has]``; waits for the device."""
+    length = mask.shape[1]
+    most = max(1, int(mask.sum(dim=1).max())) if len(mask) else 1
+    places = torch.arange(length, device=mask.device).masked_fill(~mask, length)
+    return places.sort(dim=1).values[:, :most]
 
 
-def _auxiliary_logits(
-    model: MetroT0ForPreTraining, masked: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
-    attention_mask = _attention_mask(masked, model.config.pad_token_id)
-    states = model.auxiliary.encoder(masked, attention_mask).last_hidden_state
-    return model.auxiliary.project(select_positions(states, positions))
+def _auxiliary_scores(
+    objective: MetroObjective,
+    model: MetroT0ForPreTraining,
+    masked: torch.Tensor,
+    text: _Text,
+    draws: torch.Tensor | None,
+) -> TokenScores:
+    """Losses ``[B * M]`` of the auxiliary model and, where there are draws, its samples."""
+    targets = text.at_masked(text.original).flatten()
+    draws = None if draws is None else draws.flatten()
+    separately = draws is not None and objective.sampling == "eval"
+    scores = score_tokens(_auxiliary_logits(model, masked, text), targets, None if separately else draws)
+    if separately:
+        assert draws is not None
+        scores = replace(scores, samples=sample_rows(_logits_without_dropout(model, masked, text), draws))
+    return scores
+
+
+def _auxiliary_logits(model: MetroT0ForPreTraining, masked: torch.Tensor, text: _Text) -> torch.Tensor:
+    states = model.auxiliary.encoder(masked, text.attention_mask, positions=text.index).last_hidden_state
+    return model.auxiliary.project(states.flatten(0, 1))
 
 
 @torch.no_grad()
-def _logits_without_dropout(
-    model: MetroT0ForPreTraining, masked: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
+def _logits_without_dropout(model: MetroT0ForPreTraining, masked: torch.Tensor, text: _Text) -> torch.Tensor:
     was_training = model.auxiliary.training
     model.auxiliary.eval()
     try:
-        return _auxiliary_logits(model, masked, positions)
+        return _auxiliary_logits(model, masked, text)
     finally:
         model.auxiliary.train(was_training)
-
-
-@torch.no_grad()
-def _replace(
-    masked: torch.Tensor, positions: torch.Tensor, logits: torch.Tensor, draws: torch.Tensor | None
-) -> torch.Tensor:
-    if draws is None:
-        draws = torch.rand(len(positions), device=logits.device)
-    return masked.flatten().scatter(0, positions, sample_rows(logits, draws)).view_as(masked)
 
 
 def _shift_right(ids: torch.Tensor, start: int) -> torch.Tensor:
     return torch.cat([ids.new_full((len(ids), 1), start), ids[:, :-1]], dim=1)
 
 
-def _run_main_model(model: MetroT0ForPreTraining, text: _Text, decoder_target: str) -> _MainStates:
-    padding = model.config.pad_token_id
-    # From the corrupted ids, as the official encoder does: a sampled padding token counts as padding.
-    attention_mask = _attention_mask(text.corrupted, padding)
-    encoded = model.encoder(text.corrupted, attention_mask).last_hidden_state
-    target, positions = text.original, text.positions
-    if decoder_target == "masked":
-        target, positions = _masked_tokens_only(text, padding)
+def _run_main_model(
+    objective: MetroObjective, model: MetroT0ForPreTraining, text: _Text, corrupted: torch.Tensor
+) -> _MainStates:
+    attention_mask = text.mask_of(corrupted, model.config.pad_token_id)
+    encoded = model.encoder(corrupted, attention_mask).last_hidden_state
+    at_encoder = model.config.rtd_location == "encoder"
+    target, positions, at_masked = text.original, None, objective.decoder_target == "masked"
+    if at_masked:
+        target = text.at_masked(text.original).masked_fill(~text.counted, model.config.pad_token_id)
+    elif not objective.reads_whole_decoder(model):
+        positions, at_masked = text.index, True
     decoded = model.decoder(
         input_ids=_shift_right(target, model.config.mask_token_id),
         encoder_hidden_states=encoded,
         encoder_attention_mask=attention_mask,
+        positions=positions,
     ).last_hidden_state
-    detection_logits = None
+    detection = None
     if model.rtd_head is not None:
-        if model.config.rtd_location == "encoder":
-            detection_logits = model.rtd_head(encoded)
-        elif decoder_target == "all":
-            detection_logits = model.rtd_head(decoded)
-        else:
-            detection_logits = model.rtd_head(select_positions(decoded, positions))
-    return _MainStates(decoded, positions, detection_logits)
-
-
-def _masked_tokens_only(text: _Text, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each row's masked tokens in order, padded: ``[B, M]``, and where they lie in it, flat: ``[N]``."""
-    mask = text.mask
-    longest = max(int(mask.sum(dim=1).max()), 1)
-    row_starts = torch.arange(len(mask), device=mask.device).unsqueeze(1) * longest
-    places = select_positions(row_starts + mask.cumsum(dim=1) - 1, text.positions)
-    target = text.original.new_full((len(mask) * longest,), padding)
-    target = target.scatter(0, places, text.original.flatten()[text.positions])
-    return target.view(len(mask), longest), places
+        detection = model.rtd_head(encoded if at_encoder else decoded)
+    return _MainStates(decoded, at_masked, detection, at_masked and not at_encoder)
 
 
 def _losses(
     objective: MetroObjective,
     model: MetroT0ForPreTraining,
     text: _Text,
-    auxiliary_logits: torch.Tensor,
+    corrupted: torch.Tensor,
+    auxiliary: TokenScores,
     states: _MainStates,
     normalizers: Mapping[str, float | torch.Tensor],
 ) -> MetroOutput:
     tally = _Tally(normalizers)
-    targets = text.original.flatten()[text.positions]
-    auxiliary_sum = F.cross_entropy(auxiliary_logits.float(), targets, reduction="sum")
-    auxiliary_loss = tally.part("auxiliary_loss", auxiliary_sum, "masked", len(targets))
-    with torch.no_grad():
-        hits = auxiliary_logits.argmax(dim=-1).eq(targets)
-        tally.share("auxiliary_accuracy", hits, torch.ones_like(hits))
-        tally.share("replace_ratio", text.replaced, text.real)
-    rtd_loss = _detection_loss(objective, text, states, tally)
+    # Detection labels; a sample equal to the original is not replaced.
+    replaced = corrupted.ne(text.original) & text.real
+    counted = text.counted.flatten()
+    auxiliary_loss = tally.part("auxiliary_loss", auxiliary.losses, counted, "masked")
+    tally.share("auxiliary_accuracy", auxiliary.hits, counted)
+    tally.share("replace_ratio", replaced, text.real)
+    rtd_loss = _detection_loss(objective, text, replaced, states, tally)
     if rtd_loss is None:
         rtd_loss = torch.zeros_like(auxiliary_loss, requires_grad=False)
-    lm_loss = _language_modelling_loss(objective, model, text, states, tally)
+    lm_loss = _language_modelling_loss(objective, model, text, replaced, states, tally)
     loss = auxiliary_loss + objective.lm_weight * lm_loss + objective.rtd_weight * rtd_loss
     return MetroOutput(loss, tally.totals, auxiliary_loss, rtd_loss, lm_loss)
 
 
 def _detection_loss(
-    objective: MetroObjective, text: _Text, states: _MainStates, tally: _Tally
+    objective: MetroObjective, text: _Text, replaced: torch.Tensor, states: _MainStates, tally: _Tally
 ) -> torch.Tensor | None:
-    if states.detection_logits is None:
+    logits = states.detection
+    if logits is None:
         return None
-    logits = states.detection_logits.float().flatten()
-    labels, counted, kind = text.replaced.flatten(), text.real.flatten(), "tokens"
+    counted, kind = text.real, "tokens"
     if objective.rtd_positions == "masked":
-        if logits.numel() != len(text.positions) or states.detection_logits.dim() == 2:
-            logits = logits[text.positions]
-        labels = labels[text.positions]
-        counted, kind = torch.ones_like(labels), "masked"
-    with torch.no_grad():
-        says_replaced = logits >= 0
-        tally.share("rtd_recall", says_replaced & labels, labels)
-        tally.share("rtd_specificity", ~says_replaced & ~labels & counted, ~labels & counted)
-    elementwise = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
-    return tally.part("rtd_loss", (elementwise * counted).sum(), kind, counted.sum())
+        logits = logits if states.detection_at_masked else text.at_masked(logits)
+        replaced, counted, kind = text.at_masked(replaced), text.counted, "masked"
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    says_replaced = logits >= 0
+    tally.share("rtd_recall", says_replaced, replaced & counted)
+    tally.share("rtd_specificity", ~says_replaced, ~replaced & counted)
+    losses = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none")
+    return tally.part("rtd_loss", losses, counted, kind)
 
 
 def _language_modelling_loss(
-    objective: MetroObjective, model: MetroT0ForPreTraining, text: _Text, states: _MainStates, tally: _Tally
+    objective: MetroObjective,
+    model: MetroT0ForPreTraining,
+    text: _Text,
+    replaced: torch.Tensor,
+    states: _MainStates,
+    tally: _Tally,
 ) -> torch.Tensor:
-    everywhere = objective.lm_positions == "all"
-    places = text.real_positions if everywhere else states.masked_positions
-    positions = places if everywhere else text.positions
-    targets = text.original.flatten()[positions]
-    logits = model.project(select_positions(states.decoder, places))
-    losses = F.cross_entropy(logits.float(), targets, reduction="none")
+    if objective.lm_positions == "all":
+        hidden, targets, counted, masked = states.decoder, text.original, text.real, text.mask
+    else:
+        hidden = states.decoder if states.decoder_at_masked else at_positions(states.decoder, text.index)
+        targets, replaced = text.at_masked(text.original), text.at_masked(replaced)
+        counted = masked = text.counted
+    scores = score_tokens(model.project(hidden.flatten(0, 1)), targets.flatten())
+    losses, hits = scores.losses.view_as(counted), scores.hits.view_as(counted)
     if objective.gate_lm_by_rtd:
-        assert states.detection_logits is not None
-        gate = states.detection_logits.detach().float().sigmoid().flatten()
-        losses = losses * (gate[positions] if states.detection_logits.dim() == 2 else gate)
-    with torch.no_grad():
-        hits = logits.argmax(dim=-1).eq(targets)
-        replaced = text.replaced.flatten()[positions]
-        kept = text.mask.flatten()[positions] & ~replaced
-        tally.share("lm_accuracy_replaced", hits & replaced, replaced)
-        tally.share("lm_accuracy_kept", hits & kept, kept)
-    if not torch.is_grad_enabled() and objective.decoder_target == "all":
+        assert states.detection is not None
+        gate = states.detection.detach().to(losses.dtype).sigmoid()
+        at_all = objective.lm_positions == "all" or states.detection_at_masked
+        losses = losses * (gate if at_all else text.at_masked(gate))
+    tally.share("lm_accuracy_replaced", hits, replaced & counted)
+    tally.share("lm_accuracy_kept", hits, masked & ~replaced)
+    if not torch.is_grad_enabled() and not states.decoder_at_masked:
         # The official all-position accuracy needs the full projection, so it is for validation alone.
-        predicted = model.project(select_positions(states.decoder, text.real_positions)).argmax(dim=-1)
-        hits = predicted.eq(text.original.flatten()[text.real_positions])
-        tally.share("lm_accuracy_all", hits, torch.ones_like(hits))
-    return tally.part("lm_loss", losses.sum(), "tokens" if everywhere else "masked", len(targets))
+        predicted = model.project(states.decoder).argmax(dim=-1)
+        tally.share("lm_accuracy_all", predicted.eq(text.original), text.real)
+    kind = "tokens" if objective.lm_positions == "all" else "masked"
+    return tally.part("lm_loss", losses, counted, kind)
 
 
 class _Tally:
@@ -394,10 +429,10 @@ class _Tally:
         self.totals: dict[str, torch.Tensor] = {}
         self._normalizers = normalizers
 
-    def part(self, name: str, total: torch.Tensor, kind: str, count: int | torch.Tensor) -> torch.Tensor:
-        """Keep a loss part's sum over ``count`` positions; return it divided by the step's count of that kind."""
-        counted = torch.as_tensor(count, dtype=torch.float32, device=total.device)
-        self.totals[name] = torch.stack([total.detach().float(), counted])
+    def part(self, name: str, losses: torch.Tensor, counted: torch.Tensor, kind: str) -> torch.Tensor:
+        """Keep the sum of the losses that are counted; return it divided by the step's count of that kind."""
+        total = losses.masked_fill(~counted, 0.0).sum()
+        self.totals[name] = torch.stack([total.detach().float(), counted.sum().float()])
         normalizer = self._normalizers[kind]
         if isinstance(normalizer, torch.Tensor):
             return total / normalizer.clamp(min=1)
@@ -405,4 +440,4 @@ class _Tally:
 
     def share(self, name: str, hits: torch.Tensor, among: torch.Tensor) -> None:
         """Keep how many of the positions ``among`` are hits."""
-        self.totals[name] = torch.stack([hits.sum(), among.sum()]).float()
+        self.totals[name] = torch.stack([(hits & among).sum(), among.sum()]).float()

@@ -12,21 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 LENGTH_MULTIPLE = 8
-"""Padded lengths are a multiple of this, as in the official code (``pad_dataset.py``): kernels like it."""
+"""Padded lengths are a multiple of this, as in the official code (``pad_dataset.py``): a GPU's kernels want it."""
 
 
-def pad_rows(rows: Sequence[NDArray[np.integer]], pad_token_id: int) -> NDArray[np.int64]:
-    """Right-pad rows to the longest one, rounded up to a multiple of 8.
+def pad_rows(
+    rows: Sequence[NDArray[np.integer]], pad_token_id: int, multiple: int = LENGTH_MULTIPLE
+) -> NDArray[np.int64]:
+    """Right-pad rows to the longest one, rounded up to a multiple.
 
     Args:
         rows: ``[length]`` ids each, of any lengths.
         pad_token_id: id that fills.
+        multiple: of the padded length.
 
     Returns:
         ``[rows, padded length]`` ids.
     """
     longest = max((row.size for row in rows), default=0)
-    width = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    width = -(-longest // multiple) * multiple
     padded = np.full((len(rows), width), pad_token_id, dtype=np.int64)
     for target, row in zip(padded, rows, strict=True):
         target[: row.size] = row

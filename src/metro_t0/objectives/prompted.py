@@ -49,4 +49,5 @@ class PromptedObjective(SequenceToSequenceObjective):
             targets,
             pad_token_id=self.pad_token_id,
             decoder_start_token_id=self.decoder_start_token_id,
+            length_multiple=self.length_multiple,
         )

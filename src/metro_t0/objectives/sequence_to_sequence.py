@@ -16,17 +16,17 @@ without the device ever being asked how many there are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from metro_t0.objectives.base import Batch, ObjectiveOutput
-from metro_t0.objectives.padding import lengths_mask, pad_rows
+from metro_t0.objectives.padding import LENGTH_MULTIPLE, lengths_mask, pad_rows
+from metro_t0.objectives.scoring import score_tokens
 
 if TYPE_CHECKING:
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
@@ -35,7 +35,12 @@ Ids = NDArray[np.int64]
 
 
 def collate_pairs(
-    sources: Sequence[Ids], targets: Sequence[Ids], *, pad_token_id: int, decoder_start_token_id: int
+    sources: Sequence[Ids],
+    targets: Sequence[Ids],
+    *,
+    pad_token_id: int,
+    decoder_start_token_id: int,
+    length_multiple: int = LENGTH_MULTIPLE,
 ) -> Batch:
     """Pad sources and targets into a batch (see the module's first lines).
 
@@ -44,14 +49,15 @@ def collate_pairs(
         targets: tokens to predict, one ``[length]`` a row, ending symbol included; none may be empty.
         pad_token_id: id that fills both sides.
         decoder_start_token_id: first decoder input of every row.
+        length_multiple: padded lengths are a multiple of it.
     """
     assert len(sources) == len(targets) > 0
     source_lengths = np.array([source.size for source in sources])
     target_lengths = np.array([target.size for target in targets])
     decoder_inputs = [np.concatenate(([decoder_start_token_id], target[:-1])) for target in targets]
-    decoder_input_ids = pad_rows(decoder_inputs, pad_token_id)
+    decoder_input_ids = pad_rows(decoder_inputs, pad_token_id, length_multiple)
     positions = np.flatnonzero(lengths_mask(target_lengths, decoder_input_ids.shape[1]))
-    input_ids = pad_rows(sources, pad_token_id)
+    input_ids = pad_rows(sources, pad_token_id, length_multiple)
     attention_mask = lengths_mask(source_lengths, input_ids.shape[1]).astype(np.int64)
     return {
         "input_ids": torch.from_numpy(input_ids),
@@ -68,9 +74,11 @@ class SequenceToSequenceObjective:
 
     Attributes:
         pad_token_id: id that fills sources and decoder inputs to equal lengths.
+        length_multiple: padded lengths are a multiple of it.
     """
 
     pad_token_id: int
+    length_multiple: int = field(default=LENGTH_MULTIPLE, kw_only=True)
 
     @property
     def loss_parts(self) -> tuple[str, ...]:
@@ -108,12 +116,12 @@ class SequenceToSequenceObjective:
         ).last_hidden_state
         targets = batch["target_ids"]
         hidden_at_targets = hidden.flatten(0, 1).index_select(0, batch["target_positions"])
-        logits = network.project(hidden_at_targets)
-        loss_sum = functional.cross_entropy(logits.float(), targets, reduction="sum")
+        scores = score_tokens(network.project(hidden_at_targets), targets)
+        loss_sum = scores.losses.sum()
         loss = loss_sum / normalizers["lm"]
         with torch.no_grad():
             count = torch.full_like(loss_sum, targets.numel())
             lm_loss = torch.stack([loss_sum.detach(), count])
-            correct = (logits.argmax(dim=-1) == targets).sum().to(count.dtype)
+            correct = scores.hits.sum().to(count.dtype)
         totals = {"loss": lm_loss, "lm_loss": lm_loss.clone(), "lm_accuracy": torch.stack([correct, count])}
         return ObjectiveOutput(loss=loss, totals=totals)

@@ -176,4 +176,5 @@ class SpanCorruptionObjective(SequenceToSequenceObjective):
             [target for _, target in pairs],
             pad_token_id=self.pad_token_id,
             decoder_start_token_id=self.decoder_start_token_id,
+            length_multiple=self.length_multiple,
         )

@@ -1,7 +1,7 @@
 """The one training loop: rows to batches, batches to updates, and now and then a log line, a validation, a checkpoint.
 
     loop = Loop(model, objective, data, config, folder=run, facts={...}, tokenizer=tokenizer, console=console)
-    loop.resume(latest_checkpoint(run / "checkpoints"))      # or not
+    loop.resume(newest_whole(run / "checkpoints"))      # or not
     loop.run()
 
 It knows no masking (an objective does) and decides nothing that is not in the configuration or a checkpoint: a run
@@ -21,16 +21,13 @@ from transformers import PreTrainedModel
 
 from metro_t0.config import OptimizerSettings, TrainingSettings
 from metro_t0.objectives.base import Objective
-from metro_t0.training.checkpoint import (
-    Saveable,
-    load_checkpoint,
-    prune,
-    save_checkpoint,
-    write_best,
-)
+from metro_t0.training.checkpoint import Saveable, load_checkpoint
+from metro_t0.training.distributed import World
+from metro_t0.training.interruption import Interruption, RunStoppedError
 from metro_t0.training.metrics import MetricsFile, TrainingLog
 from metro_t0.training.optimizer import build_optimizer, learning_rate_at
 from metro_t0.training.progress import TrainingProgress
+from metro_t0.training.saving import CheckpointSaver
 from metro_t0.training.training_data import TrainingData
 from metro_t0.training.update import Updater
 from metro_t0.training.validation import Validation
@@ -61,6 +58,7 @@ class Loop:
         tokenizer: saved in every checkpoint.
         title: for the progress bar.
         console: for the progress bar; None = silent.
+        world: the processes of the run.
     """
 
     def __init__(
@@ -77,6 +75,7 @@ class Loop:
         tokenizer: Saveable | None = None,
         title: str = "Training",
         console: Console | None = None,
+        world: World | None = None,
     ) -> None:
         assert settings.precision != "auto" and settings.steps is not None
         assert optimizer_settings.warmup_steps is not None
@@ -86,7 +85,7 @@ class Loop:
         self._precision = settings.precision
         self._validation = validation if validation is not None and validation.batches else None
         self._folder, self._facts, self._tokenizer = folder, dict(facts), tokenizer
-        self._title, self._console = title, console
+        self._title, self._console, self._world = title, console, world or World()
         self._optimizer = build_optimizer(model.parameters(), optimizer_settings)
         self._updater = Updater(
             model,
@@ -121,6 +120,8 @@ class Loop:
 
         Raises:
             NonFiniteError: more updates were skipped than the settings allow; the last checkpoint stands.
+            RunStoppedError: SIGTERM or SIGINT came; the step that was under way is done and saved.
+            ValueError: a checkpoint cannot be written; those before it stand.
         """
         done = self.standing.step
         metrics = MetricsFile(self._folder / "metrics.jsonl", keep_until=done)
@@ -129,12 +130,23 @@ class Loop:
         self._begun = time.monotonic() - self.standing.seconds
         self._logged_tokens, self._logged_seconds = self.standing.tokens, self.standing.seconds
         self._seconds_aside = 0.0
+        saver = CheckpointSaver(
+            self.checkpoints,
+            self._model,
+            self._optimizer,
+            self._tokenizer,
+            world=self._world,
+            keep_last=self._settings.keep_last,
+            keep_every=self._settings.keep_every,
+        )
         try:
-            with progress:
+            with saver, Interruption() as interruption, progress:
                 while self.standing.step < self._steps:
                     self._take_step()
                     progress.advance()
-                    self._after_step(metrics, progress)
+                    self._after_step(metrics, progress, saver)
+                    if interruption.agreed(self._world) and self.standing.step < self._steps:
+                        self._stop(saver, interruption)
         finally:
             metrics.close()
 
@@ -149,17 +161,25 @@ class Loop:
     def _rate(self, step: int) -> float:
         return learning_rate_at(step, self._steps, self._warmup_steps, self._optimizer_settings.learning_rate)
 
-    def _after_step(self, metrics: MetricsFile, progress: TrainingProgress) -> None:
-        step, last = self.standing.step, self.standing.step == self._steps
-        if last or step % self._settings.log_every == 0:
+    def _after_step(self, metrics: MetricsFile, progress: TrainingProgress, saver: CheckpointSaver) -> None:
+        settings, step, last = self._settings, self.standing.step, self.standing.step == self._steps
+        if last or step % settings.log_every == 0:
             self._write_log(metrics, progress)
-        every = self._settings.validate_every
+            saver.check()
         best = False
-        if self._validation is not None and (last or (every is not None and step % every == 0)):
+        if self._validation is not None and (last or _falls_on(step, settings.validate_every)):
             best = self._validate(metrics)
-        save_every = self._settings.save_every
-        if last or best or (save_every is not None and step % save_every == 0):
-            self._save()
+        if last or best or _falls_on(step, settings.save_every) or _falls_on(step, settings.keep_every):
+            self._save(saver)
+
+    def _stop(self, saver: CheckpointSaver, interruption: Interruption) -> None:
+        if saver.newest != self.standing.step:
+            self._save(saver)
+        saver.wait()
+        step, signal = self.standing.step, interruption.name
+        raise RunStoppedError(
+            f"stopped by {signal} after step {step} of {self._steps}, saved in {self._folder}"
+        )
 
     def _elapsed(self) -> float:
         self.standing.seconds = time.monotonic() - self._begun
@@ -201,18 +221,19 @@ class Loop:
         self.standing.best_step, self.standing.best_loss = self.standing.step, loss
         return True
 
-    def _save(self) -> None:
+    def _save(self, saver: CheckpointSaver) -> None:
+        # Nothing that is not finite is ever saved: it would replace a checkpoint to go back to.
         self._log.check()
         begun = self._elapsed()
-        step, best_step = self.standing.step, self.standing.best_step
         state = {
             "standing": asdict(self.standing),
             "sampler": self._sampler.state_dict(),
             "log": self._log.state_dict(),
             **self._facts,
         }
-        save_checkpoint(self.checkpoints, step, self._model, self._optimizer, state, self._tokenizer)
-        if best_step is not None:
-            write_best(self.checkpoints, best_step)
-        prune(self.checkpoints, keep={step} if best_step is None else {step, best_step})
+        saver.save(self.standing.step, state, self.standing.best_step)
         self._seconds_aside += self._elapsed() - begun
+
+
+def _falls_on(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0

@@ -9,6 +9,7 @@ read. A user's mistake is found before the run directory is made.
 
 from __future__ import annotations
 
+import errno
 import secrets
 import shutil
 import time
@@ -30,7 +31,7 @@ from metro_t0.prompts.mixture import load_mixture
 from metro_t0.prompts.prompted_data import PromptedData
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 from metro_t0.training.activation_checkpointing import checkpoint_activations
-from metro_t0.training.checkpoint import latest_checkpoint, read_state, remove_partial
+from metro_t0.training.checkpoint import newest_whole, read_state
 from metro_t0.training.loop import Loop
 from metro_t0.training.measure import Trial, decide
 from metro_t0.training.run_directory import RunDirectory, check_unchanged
@@ -61,7 +62,7 @@ def pretrain(
         config: what the run is made of.
         data: folder that ``metro-t0 prepare`` made.
         out: run directory to make, or to go on with.
-        resume: go on with the run in ``out`` after its last checkpoint.
+        resume: go on with the run in ``out`` after its newest whole checkpoint, from the start if there is none.
         init_from: a run or model folder whose weights to start from.
         console: for a progress bar and a line on what was measured; None = silent.
 
@@ -71,6 +72,7 @@ def pretrain(
     Raises:
         ValueError: the data, the configuration, the run directory or the model to start from do not fit.
         NonFiniteError: a ValueError too; see ``training.max_nonfinite``.
+        RunStoppedError: SIGTERM or SIGINT came; the run is saved and ``resume`` goes on.
     """
     started = time.monotonic()
     run = RunDirectory(Path(out))
@@ -102,7 +104,7 @@ def finetune(
         model: a run directory or model folder; its auxiliary model and RTD head are left behind.
         mixture: a mixture's YAML file, which is built into ``OUT/mixture``, or a folder that is built already.
         out: run directory to make, or to go on with.
-        resume: go on with the run in ``out`` after its last checkpoint.
+        resume: go on with the run in ``out`` after its newest whole checkpoint, from the start if there is none.
         console: for progress bars and a line on what was measured; None = silent.
 
     Returns:
@@ -111,6 +113,7 @@ def finetune(
     Raises:
         ValueError: the model, the mixture, the configuration or the run directory do not fit.
         NonFiniteError: a ValueError too; see ``training.max_nonfinite``.
+        RunStoppedError: SIGTERM or SIGINT came; the run is saved and ``resume`` goes on.
     """
     run = RunDirectory(Path(out))
     config = _settled_config(run, config, resume)
@@ -205,6 +208,12 @@ def _train(job: _Job, config: PretrainConfig | FinetuneConfig, resume: bool, con
     threads = torch.get_num_threads()
     try:
         _run_loop(job, config, resume, console)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ValueError(
+            f"{run.path} cannot be written to: {error.strerror}; make room and go on with --resume"
+        ) from error
     finally:
         torch.set_num_threads(threads)
     return run.path
@@ -233,8 +242,7 @@ def _run_loop(
     data_facts = _data_facts(job)
     checkpoint = None
     if resume:
-        remove_partial(run.checkpoints)
-        checkpoint = latest_checkpoint(run.checkpoints)
+        checkpoint = newest_whole(run.checkpoints, lambda line: _warn(console, line))
         _check_same_data(checkpoint, data_facts)
         assert config.training.threads != "auto", "a run's configuration is resolved"
         torch.set_num_threads(config.training.threads)
@@ -263,7 +271,7 @@ def _run_loop(
         loop.resume(checkpoint)
     loop.run()
     if not run.model.exists():
-        run.finish(model, job.tokenizer)
+        run.finish(run.checkpoints / f"step-{loop.standing.step}")
 
 
 def _device(settings: TrainingSettings) -> torch.device:
@@ -299,3 +307,8 @@ def _say(console: Console | None, measured: Mapping[str, Any]) -> None:
     if console is not None and measured:
         decided = "; ".join(f"{name} {reason}" for name, reason in measured.items())
         console.print(f"Measured here: {decided}", highlight=False)
+
+
+def _warn(console: Console | None, line: str) -> None:
+    if console is not None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from metro_t0.config import FinetuneConfig, PretrainConfig, changed_settings, dump_config, read_config
 from metro_t0.data.output import check_vacant, new_directory
-from metro_t0.training.checkpoint import Saveable, make_durable, save_model
+from metro_t0.training.checkpoint import copy_model, make_durable
 
 _LIBRARIES = (
     "metro-t0",
@@ -92,10 +91,10 @@ class RunDirectory:
             raise ValueError(f"there is no run to resume in {self.path}: it has no config.yaml")
         return read_config(self.config_file)
 
-    def finish(self, model: PreTrainedModel, tokenizer: Saveable) -> None:
-        """Write ``model/``, whole or not at all."""
+    def finish(self, checkpoint: Path) -> None:
+        """Write ``model/`` from the last checkpoint, whole or not at all."""
         with new_directory(self.model) as folder:
-            save_model(model, folder, tokenizer)
+            copy_model(checkpoint, folder)
             make_durable(folder)
 
 

@@ -49,44 +49,19 @@ class Hardware:
         """Bytes of what goes into and comes out of a matrix product."""
         return 2 if self.precision == "bf16" else FLOAT32
 
-    def linear_inputs(self, readers: int, own: bool = True) -> int:
-        """Bytes kept of one number that several linear layers read.
-
-        Autocast casts it for each of them anew; in float32 they keep the number itself, which the layer before has
-        to hold anyway where it is not ``own``.
-        """
-        return readers * self.element if self.precision == "bf16" else FLOAT32 * own
-
     def dropout_mask(self, element: int, rate: float) -> int:
         """Bytes kept of an entry's mask: as wide as the entry on a CPU, a byte on a GPU."""
         if rate == 0.0:
             return 0
         return element if self.device == "cpu" else 1
 
-    def score(self, relative_bias: bool, rate: float) -> int:
+    def score(self, relative_bias: bool) -> int:
         """Bytes kept of one attention score, a (head, query, key).
 
-        On a GPU attention is fused and keeps none, but its additive bias, filled with the row's padding, where it has
-        one. On a CPU with a bias the softmax is kept in float32, then the dropout mask and what is left, or else the
-        cast; without a bias the fused kernel keeps none unless dropout has it fall back to plain products in float32.
+        On a CPU the probabilities, dropped ones marked by their sign. On a GPU attention is fused and keeps none, but
+        its additive bias, filled with the row's padding, where it has one.
         """
-        if self.device == "cuda":
-            return self.element if relative_bias else 0
-        if relative_bias:
-            cast = self.element if self.precision == "bf16" else 0
-            return FLOAT32 + (2 * self.element if rate else cast)
-        return 3 * FLOAT32 if rate else 0
-
-    def head_input(self, relative_bias: bool, rate: float) -> int:
-        """Bytes of a number of the queries, keys and values that attention keeps."""
-        falls_back = self.device == "cpu" and not relative_bias and rate > 0
-        return FLOAT32 if falls_back else self.element
-
-    def score_gradients(self, relative_bias: bool, rate: float) -> int:
-        """Bytes that a score takes for a moment in the backward pass."""
-        if self.score(relative_bias, rate) == 0 or self.device == "cuda":
-            return self.score(relative_bias, rate)
-        return 2 * FLOAT32 + self.element
+        return self.element if self.device == "cpu" or relative_bias else 0
 
 
 @dataclass(frozen=True)
@@ -207,39 +182,51 @@ def _kept_of_a_row(
     metro = isinstance(objective, MetroSettings)
     encoder = _attention(network, hardware, row.source, row.source, rate, relative_bias=True)
     encoder += _feed_forward(network, hardware, row.source, rate)
-    auxiliary = _attention(network, hardware, row.source, row.source, auxiliary_rate, relative_bias=True)
-    auxiliary += _feed_forward(network, hardware, row.source, auxiliary_rate)
-    decoder = _attention(network, hardware, row.target, row.target, rate, relative_bias=False)
-    decoder += _attention(network, hardware, row.target, row.source, rate, relative_bias=False, cross=True)
-    decoder += _feed_forward(network, hardware, row.target, rate)
     auxiliary_layers = network.num_auxiliary_layers if metro else 0
+    # Last layers whose states no loss reads but at masked positions compute the rest for those alone.
+    heard = row.language_model if metro and row.language_model < row.target else row.target
+    decoder, last_decoder = (
+        _decoder(network, hardware, row, queries, rate) for queries in (row.target, heard)
+    )
+    auxiliary, last_auxiliary = (
+        _attention(network, hardware, queries, row.source, auxiliary_rate, relative_bias=True)
+        + _feed_forward(network, hardware, queries, auxiliary_rate)
+        for queries in (row.source, row.auxiliary_heads)
+    )
+    layers = network.num_layers * encoder + (network.num_decoder_layers - 1) * decoder + last_decoder
+    if metro:
+        layers += (auxiliary_layers - 1) * auxiliary + last_auxiliary
     head = row.language_model * (element * d + FLOAT32 * vocabulary)
     outside = (
         head
         + _embedding(network, hardware, row.source, rate)
         + _embedding(network, hardware, row.target, rate)
     )
-    outside += FLOAT32 * d * row.source
+    outside += element * d * row.source
     if metro:
         outside += _embedding(network, hardware, row.source, auxiliary_rate)
         outside += row.auxiliary_heads * (3 * element * d + FLOAT32 * vocabulary)
         if network.rtd_head == "roberta":
             detected = row.target if network.rtd_location == "decoder" else row.source
-            outside += detected * d * (hardware.linear_inputs(1, own=False) + 2 * element)
-    boundary = FLOAT32 * d
+            outside += detected * d * 2 * element
+    boundary = element * d
     boundaries = boundary * row.source * (network.num_layers + auxiliary_layers)
     boundaries += boundary * row.target * network.num_decoder_layers
     return _Kept(
-        layers=network.num_layers * encoder
-        + auxiliary_layers * auxiliary
-        + network.num_decoder_layers * decoder,
+        layers=layers,
         outside=outside,
         boundaries=boundaries,
         largest_layer=max(encoder, decoder),
         head=head,
-        layer_gradients=_layer_gradients(network, hardware, row, rate),
+        layer_gradients=_layer_gradients(network, hardware, row),
         head_gradients=row.language_model * 2 * FLOAT32 * vocabulary,
     )
+
+
+def _decoder(network: MetroT0Config, hardware: Hardware, row: RowShape, queries: float, rate: float) -> float:
+    kept = _attention(network, hardware, queries, row.target, rate, relative_bias=False)
+    kept += _attention(network, hardware, queries, row.source, rate, relative_bias=False, cross=True)
+    return kept + _feed_forward(network, hardware, queries, rate)
 
 
 def _attention(
@@ -253,34 +240,24 @@ def _attention(
     cross: bool = False,
 ) -> float:
     """Inputs of the projections, their outputs, scores, input of the output projection; dropout, residual sum."""
-    d = network.d_model
-    inner = hardware.head_input(relative_bias, rate)
-    if cross:
-        # In float32 the encoder's states are kept once for all layers (counted outside of them).
-        inputs = queries * hardware.linear_inputs(1) + keys * hardware.linear_inputs(2, own=False)
-    else:
-        inputs = queries * hardware.linear_inputs(3)
-    projected = inner * (queries + 2 * keys)
-    output = queries * hardware.element
-    scores = queries * keys * network.num_heads * hardware.score(relative_bias, rate)
-    normalizer = queries * network.num_heads * FLOAT32
-    return (
-        d * (inputs + projected + output)
-        + scores
-        + normalizer
-        + _add_and_normalize(network, hardware, queries, rate)
-    )
+    # The states that cross-attention reads are kept once for all layers, outside of them.
+    inputs = queries if cross else max(queries, keys)
+    numbers = inputs + (queries + 2 * keys) + queries
+    scores = queries * keys * network.num_heads * hardware.score(relative_bias)
+    normalizers = queries * network.num_heads * FLOAT32
+    kept = network.d_model * hardware.element * numbers + scores + normalizers
+    return kept + _add_and_normalize(network, hardware, queries, rate)
 
 
 def _feed_forward(network: MetroT0Config, hardware: Hardware, positions: float, rate: float) -> float:
     """Input, what the ReLU leaves; dropout, residual sum."""
-    kept = network.d_model * hardware.linear_inputs(1) + network.d_ff * hardware.element
-    return positions * kept + _add_and_normalize(network, hardware, positions, rate)
+    kept = positions * hardware.element * (network.d_model + network.d_ff)
+    return kept + _add_and_normalize(network, hardware, positions, rate)
 
 
 def _add_and_normalize(network: MetroT0Config, hardware: Hardware, positions: float, rate: float) -> float:
     mask = hardware.dropout_mask(hardware.element, rate)
-    return positions * (network.d_model * (FLOAT32 + mask) + _STATISTICS)
+    return positions * (network.d_model * (hardware.element + mask) + _STATISTICS)
 
 
 def _embedding(network: MetroT0Config, hardware: Hardware, positions: float, rate: float) -> float:
@@ -288,9 +265,6 @@ def _embedding(network: MetroT0Config, hardware: Hardware, positions: float, rat
     return positions * (network.d_model * (FLOAT32 + mask) + _STATISTICS + _INDICES)
 
 
-def _layer_gradients(network: MetroT0Config, hardware: Hardware, row: RowShape, rate: float) -> float:
-    """What the backward pass of a decoder layer holds at once: of its feed-forward, or of its scores."""
-    feed_forward = row.target * (2 * network.d_ff * hardware.element + 2 * network.d_model * FLOAT32)
-    longest = max(row.source, row.target)
-    scores = row.target * longest * network.num_heads * hardware.score_gradients(False, rate)
-    return max(feed_forward, scores + row.target * 2 * network.d_model * FLOAT32)
+def _layer_gradients(network: MetroT0Config, hardware: Hardware, row: RowShape) -> float:
+    """What the backward pass of a feed-forward holds at once; that of attention goes a few rows at a time."""
+    return row.target * hardware.element * 2 * (network.d_ff + network.d_model)

@@ -1,0 +1,30 @@
+"""How a command ends whose run was stopped: the exit code that a scheduler requeues on, or at once.
+
+with stoppable():
+    run = pretrain(...)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from metro_t0.training.interruption import STOPPED_EXIT_CODE, RunStoppedError
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn a run's stop into one line and an exit code."""
+    try:
+        yield
+    except RunStoppedError as stopped:
+        print(f"metro-t0: {stopped}: the same command with --resume goes on", file=sys.stderr)
+        raise typer.Exit(STOPPED_EXIT_CODE) from None
+    except KeyboardInterrupt:
+        print("metro-t0: stopped at once; what is not in a checkpoint is lost", file=sys.stderr, flush=True)
+        # A save that is under way would keep the process until it is written. It has another name until it is whole.
+        os._exit(130)
