@@ -238,8 +238,15 @@ def load_preset(name: str, overrides: Iterable[str] = ()) -> PretrainConfig | Fi
     Raises:
         ValueError: unknown preset or key (named with the nearest one), or a value that does not fit.
     """
-    values = _read_preset(name)
-    return _build_any(values, overrides, where=f"preset {name}")
+    return load_config(preset=name, overrides=overrides)
+
+
+def load_config(
+    preset: str | None = None, file: Path | None = None, overrides: Iterable[str] = ()
+) -> PretrainConfig | FinetuneConfig:
+    """Read a configuration of either kind, preset or file; overrides and errors as ``load_preset``."""
+    values, where = _read(preset, file)
+    return _build_any(values, overrides, where)
 
 
 def load_pretrain_config(
@@ -259,18 +266,22 @@ def load_finetune_config(
 def _load(
     kind: type[ConfigType], preset: str | None, file: Path | None, overrides: Iterable[str]
 ) -> ConfigType:
-    if (preset is None) == (file is None):
-        raise ValueError("give a preset's name or a configuration file, one of the two")
-    if file is not None:
-        values, where = _read_file(file), str(file)
-    else:
-        assert preset is not None
-        values, where = _read_preset(preset), f"preset {preset}"
+    values, where = _read(preset, file)
     found = _config_class(values)
     if found is not kind:
         wanted, is_ = kind.model_fields["kind"].default, found.model_fields["kind"].default
         raise ValueError(f"{where} is a {is_} configuration; this needs a {wanted} one: {_listed(wanted)}")
     return _build(kind, values, overrides, where)
+
+
+def _read(preset: str | None, file: Path | None) -> tuple[dict[str, Any], str]:
+    """Settings as they are written, and where."""
+    if (preset is None) == (file is None):
+        raise ValueError("give a preset's name or a configuration file, one of the two")
+    if file is not None:
+        return _read_file(file), str(file)
+    assert preset is not None
+    return _read_preset(preset), f"preset {preset}"
 
 
 def _listed(kind: Literal["pretrain", "finetune"]) -> str:

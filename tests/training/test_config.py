@@ -22,7 +22,7 @@ from metro_t0.config import (
     read_config,
 )
 
-SIZES = ("tiny", "small", "base", "base++", "large++")
+SIZES = ("tiny", "small", "base-day", "base", "base++", "large++")
 
 
 def test_every_size_has_both_objectives() -> None:

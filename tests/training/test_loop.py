@@ -52,7 +52,7 @@ def test_it_learns_and_says_how(tmp_path: Path, bag_data: TrainingData) -> None:
     # Pieces of whole rows, which fill 200 tokens as well as they can.
     assert 100 * 140 <= train[100]["tokens"] == loop.standing.tokens <= 100 * 200
     # A mean of steps beside a mean of rows.
-    assert train[20]["loss"] == pytest.approx(train[20]["class_loss"], rel=0.05)
+    assert train[20]["loss"] == pytest.approx(train[20]["class_loss"], rel=0.1)
 
 
 @pytest.mark.parametrize("log_every", [1, 7])

@@ -13,7 +13,14 @@ from metro_t0.objectives.build import build_objective
 from metro_t0.training.optimizer import build_optimizer
 from metro_t0.training.update import Updater
 
-VOCABULARIES = {"tiny": 8704, "small": 33280, "base": 33280, "base++": 64512, "large++": 64512}
+VOCABULARIES = {
+    "tiny": 8704,
+    "small": 33280,
+    "base": 33280,
+    "base-day": 33280,
+    "base++": 64512,
+    "large++": 64512,
+}
 # Main model, and all with auxiliary model and RTD head (RECIPE 2.3; tiny and small are ours).
 PARAMETERS = {
     "base": (225_618_432, 255_189_761),

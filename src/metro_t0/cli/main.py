@@ -14,6 +14,7 @@ from metro_t0.cli.demo import demo
 from metro_t0.cli.evaluate import evaluate
 from metro_t0.cli.finetune import finetune
 from metro_t0.cli.generate import generate
+from metro_t0.cli.plan import plan
 from metro_t0.cli.prepare import prepare
 from metro_t0.cli.pretrain import pretrain
 from metro_t0.cli.rank import rank
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, report):
+for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, report, plan):
     app.command()(verb)
 
 

@@ -24,7 +24,8 @@ def pretrain(
     preset: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="tiny, small, base, base++ or large++; with -t5 the baseline of each."
+            metavar="NAME",
+            help="tiny, small, base-day, base, base++ or large++; with -t5 the baseline of each.",
         ),
     ] = None,
     config: Annotated[

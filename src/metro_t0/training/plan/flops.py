@@ -58,6 +58,11 @@ class FlopsPerToken:
         return sum(self.parts.values())
 
     @property
+    def layers(self) -> float:
+        """The layers' share of ``forward``, which activation checkpointing runs once more."""
+        return self.forward - self.auxiliary_head - self.detection_head - self.language_model_head
+
+    @property
     def training(self) -> float:
         """Forward and backward pass: three times ``forward``."""
         return 3.0 * self.forward
