@@ -25,7 +25,6 @@ FINETUNE = ["finetune", "model", "--mixture", "mixture.yaml", "--out", "run"]
         ),
         ([*PRETRAIN, "--preset", "tiny", "--config", "a.yaml"], "a preset's name or a configuration file"),
         ([*PRETRAIN, "--resume"], "there is no run to resume in run"),
-        ([*PRETRAIN, "--preset", "tiny", "--resume", "--init-from", "x"], "give one of the two"),
         ([*FINETUNE, "--preset", "tiny"], "preset tiny is a pretrain configuration"),
         (FINETUNE, "model is neither a run directory nor a model folder"),
         ([*FINETUNE, "--resume"], "there is no run to resume in run"),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metro_t0.cli.processes import is_main_process
+
 if TYPE_CHECKING:
     from metro_t0.config import FinetuneConfig
 
@@ -31,7 +33,11 @@ def finetune(
         Path | None, typer.Option(metavar="FILE", help="A configuration of your own instead of a preset.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in RUN after its last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in RUN after its last checkpoint; with a preset or file, start it if need be.",
+        ),
     ] = False,
 ) -> None:
     """Finetune a pretrained model on prompts; its auxiliary model and detection head are left behind.
@@ -48,7 +54,8 @@ def finetune(
     from metro_t0.training.run import finetune as run_finetuning
 
     run = run_finetuning(settings, model, mixture, out, resume=resume, console=Console(stderr=True))
-    print(run)
+    if is_main_process():
+        print(run)
 
 
 def _settings(

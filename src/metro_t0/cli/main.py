@@ -15,6 +15,7 @@ from metro_t0.cli.finetune import finetune
 from metro_t0.cli.generate import generate
 from metro_t0.cli.prepare import prepare
 from metro_t0.cli.pretrain import pretrain
+from metro_t0.cli.processes import is_main_process
 from metro_t0.cli.rank import rank
 from metro_t0.cli.report import report
 
@@ -34,7 +35,8 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        print(f"metro-t0: {' '.join(str(error).split())}", file=sys.stderr)
+        if is_main_process():
+            print(f"metro-t0: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metro_t0.cli.processes import is_main_process
+
 if TYPE_CHECKING:
     from metro_t0.config import PretrainConfig
 
@@ -28,7 +30,11 @@ def pretrain(
         Path | None, typer.Option(metavar="FILE", help="A configuration of your own instead of a preset.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in RUN after its last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in RUN after its last checkpoint; with a preset or file, start it if need be.",
+        ),
     ] = False,
     init_from: Annotated[
         Path | None, typer.Option(metavar="RUN|MODEL", help="Start from these weights (same vocabulary).")
@@ -45,8 +51,6 @@ def pretrain(
     A run that was stopped:
       metro-t0 pretrain --resume --data prepared --out runs/tiny
     """
-    if resume and init_from is not None:
-        raise ValueError("--resume goes on from a checkpoint, --init-from starts anew: give one of the two")
     settings = _settings(preset, config, overrides or [], out if resume else None)
     from rich.console import Console
 
@@ -55,7 +59,8 @@ def pretrain(
     run = run_pretraining(
         settings, data, out, resume=resume, init_from=init_from, console=Console(stderr=True)
     )
-    print(run)
+    if is_main_process():
+        print(run)
 
 
 def _settings(

@@ -30,10 +30,16 @@ _PASS_SHARE = 1 / 32
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows that go through the network at once, of like lengths, with their keys."""
+    """Rows that go through the network at once, of like lengths, with their keys.
+
+    Attributes:
+        rows, keys: of this process.
+        idle: there are fewer rows than processes, and this one repeats another's: they count for nothing.
+    """
 
     rows: list[int]
     keys: list[RowKey]
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,19 @@ class StepRows:
 
     Attributes:
         step: its number, from 1.
-        micro_batches: the longest rows first, so that a step too large for the memory fails at once.
-        tokens: real tokens, padding not counted.
+        micro_batches: the longest rows first, so that a step too large for the memory fails at once; the same number
+            on every process.
+        tokens: real tokens of all processes, padding not counted.
     """
 
     step: int
     micro_batches: list[MicroBatch]
     tokens: int
+
+    @property
+    def idle(self) -> set[int]:
+        """Places of the micro-batches that count for nothing here."""
+        return {place for place, micro_batch in enumerate(self.micro_batches) if micro_batch.idle}
 
 
 def padded_tokens(lengths: NDArray[np.int32]) -> int:
@@ -56,12 +68,15 @@ def padded_tokens(lengths: NDArray[np.int32]) -> int:
     return len(lengths) * int(lengths.max(axis=0).sum()) if len(lengths) else 0
 
 
-def cut_into_micro_batches(lengths: NDArray[np.int32], micro_batch_tokens: int) -> list[NDArray[np.int64]]:
+def cut_into_micro_batches(
+    lengths: NDArray[np.int32], micro_batch_tokens: int, processes: int = 1
+) -> list[NDArray[np.int64]]:
     """Sort rows by length, longest first, and cut them where padded tokens and passes together cost least.
 
     Args:
         lengths: ``[rows, columns]``.
-        micro_batch_tokens: padded tokens that no micro-batch exceeds, unless a single row does.
+        micro_batch_tokens: padded tokens that no process's share of a micro-batch exceeds, unless a single row does.
+        processes: over how many a micro-batch is dealt (see ``share``).
 
     Returns:
         Places ``[rows of the micro-batch]`` in ``lengths``; together each row once.
@@ -74,11 +89,13 @@ def cut_into_micro_batches(lengths: NDArray[np.int32], micro_batch_tokens: int) 
     costs[0] = 0.0
     begins = np.zeros(number + 1, dtype=np.int64)
     for start in range(number):
-        most = max(1, micro_batch_tokens // max(1, int(ordered[start].sum())))
+        most = processes * max(1, micro_batch_tokens // max(1, int(ordered[start].sum())))
         widths = np.maximum.accumulate(ordered[start : start + most], axis=0).sum(axis=1)
-        padded = widths * np.arange(1, len(widths) + 1)
+        # Of the largest share.
+        padded = widths * -(-np.arange(1, len(widths) + 1) // processes)
         # Padded tokens only grow with more rows, so that those within the bound come first.
-        fitting = max(1, int(np.searchsorted(padded, micro_batch_tokens, side="right")))
+        fitting = max(processes, int(np.searchsorted(padded, micro_batch_tokens, side="right")))
+        fitting = min(fitting, len(padded))
         found = costs[start] + padded[:fitting] + _PASS_SHARE * micro_batch_tokens
         ends = slice(start + 1, start + 1 + fitting)
         better = found < costs[ends]
@@ -92,6 +109,16 @@ def cut_into_micro_batches(lengths: NDArray[np.int32], micro_batch_tokens: int) 
     return batches[::-1]
 
 
+def share(places: NDArray[np.int64], rank: int, processes: int) -> tuple[NDArray[np.int64], bool]:
+    """One process's rows of a micro-batch, dealt in turn so that all have like lengths and numbers.
+
+    Returns:
+        Its places, and whether it is idle: where there is none left it repeats the first.
+    """
+    own = places[rank::processes]
+    return (own, False) if len(own) else (places[:1], True)
+
+
 class StepSampler:
     """Gives a step's rows, step after step.
 
@@ -101,6 +128,7 @@ class StepSampler:
         micro_batch_tokens: padded tokens of a micro-batch.
         seed: of the permutations.
         epoch_order: rows of an epoch (from 0) in order; a permutation of all rows unless given.
+        rank, processes: whose share of every micro-batch is given; steps and keys are the same on any number.
 
     Raises:
         ValueError: there are no rows.
@@ -114,6 +142,8 @@ class StepSampler:
         micro_batch_tokens: int,
         seed: int,
         epoch_order: EpochOrder | None = None,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         if not len(lengths):
             raise ValueError("there are no rows to train on")
@@ -122,6 +152,7 @@ class StepSampler:
         self._batch_tokens = batch_tokens
         self._micro_batch_tokens = micro_batch_tokens
         self._seed = seed
+        self._rank, self._processes = rank, processes
         self._epoch_order = epoch_order or self._permutation
         self._step, self._epoch, self._position = 0, 0, 0
         self._order: NDArray[np.int64] | None = None
@@ -130,11 +161,8 @@ class StepSampler:
         """The next step's rows."""
         self._step += 1
         drawn, tokens = self._draw()
-        micro_batches = [
-            MicroBatch(rows=drawn[places].tolist(), keys=[(self._step, place) for place in places.tolist()])
-            for places in cut_into_micro_batches(self._lengths[drawn], self._micro_batch_tokens)
-        ]
-        return StepRows(self._step, micro_batches, tokens)
+        cut = cut_into_micro_batches(self._lengths[drawn], self._micro_batch_tokens, self._processes)
+        return StepRows(self._step, [self._own(drawn, places) for places in cut], tokens)
 
     def state_dict(self) -> dict[str, int]:
         """Where the next step starts."""
@@ -144,6 +172,10 @@ class StepSampler:
         """Go on where ``state_dict`` was taken."""
         self._step, self._epoch, self._position = state["step"], state["epoch"], state["position"]
         self._order = None
+
+    def _own(self, drawn: NDArray[np.int64], places: NDArray[np.int64]) -> MicroBatch:
+        own, idle = share(places, self._rank, self._processes)
+        return MicroBatch(drawn[own].tolist(), [(self._step, place) for place in own.tolist()], idle)
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self._seed, epoch]).permutation(len(self._lengths))

@@ -28,6 +28,7 @@ from metro_t0.training.checkpoint import (
     save_checkpoint,
     write_best,
 )
+from metro_t0.training.distributed import Parallel, World
 from metro_t0.training.metrics import MetricsFile, TrainingLog
 from metro_t0.training.optimizer import build_optimizer, learning_rate_at
 from metro_t0.training.progress import TrainingProgress
@@ -61,6 +62,7 @@ class Loop:
         tokenizer: saved in every checkpoint.
         title: for the progress bar.
         console: for the progress bar; None = silent.
+        world: the processes that train together; ``data`` and ``validation`` are of the same.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Loop:
         tokenizer: Saveable | None = None,
         title: str = "Training",
         console: Console | None = None,
+        world: World | None = None,
     ) -> None:
         assert settings.precision != "auto" and settings.steps is not None
         assert optimizer_settings.warmup_steps is not None
@@ -87,10 +90,11 @@ class Loop:
         self._validation = validation if validation is not None and validation.batches else None
         self._folder, self._facts, self._tokenizer = folder, dict(facts), tokenizer
         self._title, self._console = title, console
+        self._world = world or World()
+        self._parallel = Parallel(model, objective, self._world, settings.parallel)
         self._optimizer = build_optimizer(model.parameters(), optimizer_settings)
         self._updater = Updater(
-            model,
-            objective,
+            self._parallel,
             self._optimizer,
             precision=settings.precision,
             seed=settings.seed,
@@ -123,7 +127,9 @@ class Loop:
             NonFiniteError: more updates were skipped than the settings allow; the last checkpoint stands.
         """
         done = self.standing.step
-        metrics = MetricsFile(self._folder / "metrics.jsonl", keep_until=done)
+        metrics = None
+        if self._world.is_main:
+            metrics = MetricsFile(self._folder / "metrics.jsonl", keep_until=done)
         progress = TrainingProgress(self._console, self._title, self._steps, done, self._objective.loss_parts)
         self._model.train()
         self._begun = time.monotonic() - self.standing.seconds
@@ -136,12 +142,13 @@ class Loop:
                     progress.advance()
                     self._after_step(metrics, progress)
         finally:
-            metrics.close()
+            if metrics is not None:
+                metrics.close()
 
     def _take_step(self) -> None:
         rows = self._sampler.next_step()
         batches = [self._data.collate(self._objective, micro) for micro in rows.micro_batches]
-        tally = self._updater.run(rows.step, batches, self._rate(rows.step))
+        tally = self._updater.run(rows.step, batches, self._rate(rows.step), rows.idle)
         self._log.add(tally, rows.step)
         self.standing.step = rows.step
         self.standing.tokens += rows.tokens
@@ -149,7 +156,7 @@ class Loop:
     def _rate(self, step: int) -> float:
         return learning_rate_at(step, self._steps, self._warmup_steps, self._optimizer_settings.learning_rate)
 
-    def _after_step(self, metrics: MetricsFile, progress: TrainingProgress) -> None:
+    def _after_step(self, metrics: MetricsFile | None, progress: TrainingProgress) -> None:
         step, last = self.standing.step, self.standing.step == self._steps
         if last or step % self._settings.log_every == 0:
             self._write_log(metrics, progress)
@@ -165,13 +172,15 @@ class Loop:
         self.standing.seconds = time.monotonic() - self._begun
         return self.standing.seconds
 
-    def _write_log(self, metrics: MetricsFile, progress: TrainingProgress) -> None:
+    def _write_log(self, metrics: MetricsFile | None, progress: TrainingProgress) -> None:
         values = self._log.read()
         seconds, tokens = self._elapsed(), self.standing.tokens
         # Validations and saves are no training speed.
         training_seconds = seconds - self._logged_seconds - self._seconds_aside
         speed = (tokens - self._logged_tokens) / max(training_seconds, 1e-9)
         self._logged_tokens, self._logged_seconds, self._seconds_aside = tokens, seconds, 0.0
+        if metrics is None:
+            return
         metrics.append(
             {
                 "kind": "train",
@@ -186,14 +195,15 @@ class Loop:
         )
         progress.show(values, speed)
 
-    def _validate(self, metrics: MetricsFile) -> bool:
+    def _validate(self, metrics: MetricsFile | None) -> bool:
         """Validate; True if no validation was better."""
         assert self._validation is not None
         begun = self._elapsed()
-        values = self._validation.run(self._model, self._precision)
+        values = self._validation.run(self._parallel, self._precision)
         seconds = round(self._elapsed(), 3)
         where = {"step": self.standing.step, "tokens": self.standing.tokens, "seconds": seconds}
-        metrics.append({"kind": "validation", **where, **values})
+        if metrics is not None:
+            metrics.append({"kind": "validation", **where, **values})
         self._seconds_aside += self._elapsed() - begun
         loss, best = values["loss"], self.standing.best_loss
         if loss is None or loss != loss or (best is not None and loss >= best):
@@ -211,8 +221,10 @@ class Loop:
             "log": self._log.state_dict(),
             **self._facts,
         }
-        save_checkpoint(self.checkpoints, step, self._model, self._optimizer, state, self._tokenizer)
-        if best_step is not None:
-            write_best(self.checkpoints, best_step)
-        prune(self.checkpoints, keep={step} if best_step is None else {step, best_step})
+        with self._world.together():
+            if self._world.is_main:
+                save_checkpoint(self.checkpoints, step, self._model, self._optimizer, state, self._tokenizer)
+                if best_step is not None:
+                    write_best(self.checkpoints, best_step)
+                prune(self.checkpoints, keep={step} if best_step is None else {step, best_step})
         self._seconds_aside += self._elapsed() - begun
