@@ -16,6 +16,7 @@ of a lone process up to the order of additions. Everything that only one process
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -54,6 +55,13 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> World:
+        """What torchrun, or another launcher, says of this process; alone if none says anything."""
+        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        local_rank, local_size = os.environ.get("LOCAL_RANK", rank), os.environ.get("LOCAL_WORLD_SIZE", size)
+        return cls(rank, size, int(local_rank), int(local_size))
 
     @property
     def is_main(self) -> bool:
@@ -127,24 +135,30 @@ class World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The processes that torchrun started with this one, ready to talk: gloo between CPUs, NCCL between GPUs.
+    """The processes that were started with this one, ready to talk: gloo between CPUs, NCCL between GPUs.
 
-    A process that torchrun did not start is alone and needs no group.
+    A lone process needs no group.
     """
-    variables = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if any(name not in os.environ for name in variables) or os.environ["WORLD_SIZE"] == "1":
-        yield World()
+    world = World.from_environment()
+    if world.size == 1:
+        yield world
         return
-    world = World(*(int(os.environ[name]) for name in variables))
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE
     )
     try:
         yield world
-    except ValueError:
-        distributed.destroy_process_group()  # all have it, see ``together``
+    except ValueError:  # on all processes, see ``together``
+        _leave()
         raise
-    # After any other error the others may still be waiting for this one: it leaves at once.
+    # After any other error the others may still be waiting for this one: it goes at once.
+    _leave()
+
+
+def _leave() -> None:
+    """End the group and its threads."""
+    # DDP lies in a reference cycle and holds the group, whose threads would end with the interpreter, and badly.
+    gc.collect()
     distributed.destroy_process_group()
 
 
