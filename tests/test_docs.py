@@ -52,6 +52,10 @@ def shrunk(command: str) -> list[str]:
     words = shlex.split(command)
     if words[0] == "metro-t0":
         words += shlex.split(SHRINK.get(words[1], ""))
+    if words[0] == "torchrun":
+        # Each process must have a row of every step.
+        verb = words[words.index("metro_t0.cli.main") + 1]
+        words += shlex.split(f"{SHRINK.get(verb, '')} training.batch_tokens=4096")
     return [re.sub(r"^8000$", "600", word) for word in words]
 
 

@@ -121,3 +121,28 @@ def test_an_order_of_the_callers_own() -> None:
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="no rows to train on"):
         sampler(np.zeros((0, 1), dtype=np.int32))
+
+
+@given(row_lengths, st.integers(1, 300), st.integers(1, 200), st.integers(1, 7))
+def test_processes_share_every_step_with_its_keys(
+    lengths: np.ndarray, batch: int, bound: int, processes: int
+) -> None:
+    def shares(rank: int) -> StepSampler:
+        return StepSampler(
+            lengths, batch_tokens=batch, micro_batch_tokens=bound, seed=3, rank=rank, processes=processes
+        )
+
+    alone, samplers = sampler(lengths, batch, bound), [shares(rank) for rank in range(processes)]
+    for _ in range(3):
+        whole, steps = alone.next_step(), [one.next_step() for one in samplers]
+        assert {step.tokens for step in steps} == {whole.tokens}
+        assert len({len(step.micro_batches) for step in steps}) == 1
+        wanted = sorted(pair for m in whole.micro_batches for pair in zip(m.keys, m.rows, strict=True))
+        taken = [m for step in steps for m in step.micro_batches if not m.idle]
+        assert sorted(pair for m in taken for pair in zip(m.keys, m.rows, strict=True)) == wanted
+        assert all(len(m.rows) == 1 or padded_tokens(lengths[m.rows]) <= bound for m in taken)
+        for together in zip(*(step.micro_batches for step in steps), strict=True):
+            working = [len(m.rows) for m in together if not m.idle]
+            assert max(working) - min(working) <= 1 and (len(working) == processes or max(working) == 1)
+            assert all(len(m.rows) == 1 for m in together if m.idle)
+        assert all(one.state_dict() == alone.state_dict() for one in samplers)
