@@ -9,6 +9,9 @@
 # after a machine was lost (three times by itself), and goes on when it is started again by hand.
 set -euo pipefail
 
+# Without it, processes that are brought back may look for each other at the addresses of those that died (seen in torch
+# 2.13; pytorch issue 135712).
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec torchrun \
     --nnodes "${NODES:?set NODES to the number of machines}" \
     --nproc-per-node "${PROCESSES:-gpu}" \

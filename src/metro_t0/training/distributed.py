@@ -26,8 +26,10 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -144,7 +146,11 @@ def joined() -> Iterator[World]:
         yield world
         return
     distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        store=_store(),
+        rank=world.rank,
+        world_size=world.size,
+        timeout=_PATIENCE,
     )
     try:
         yield world
@@ -153,6 +159,18 @@ def joined() -> Iterator[World]:
         raise
     # After any other error the others may still be waiting for this one: it goes at once.
     _leave()
+
+
+def _store() -> Store:
+    """Where the processes find each other's addresses.
+
+    torchrun keeps those of processes that have died: each life of a run looks in a place of its own. Where several
+    torchruns each count the restarts that they began, the variable of ``examples/multi-node.sh`` gives a new store.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+    alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
+    return PrefixStore(f"life-{life}", store)
 
 
 def _leave() -> None:
