@@ -26,8 +26,8 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import distributed, nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
