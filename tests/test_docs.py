@@ -55,6 +55,10 @@ def shrunk(command: str) -> list[str]:
     if words[1] in SHRINK and "--budget" in words:
         words[words.index("--budget") + 1] = "3-steps"
         words.remove("training.steps=3")
+    if words[0] == "torchrun":
+        # Each process must have a row of every step.
+        verb = words[words.index("metro_t0.cli.main") + 1]
+        words += shlex.split(f"{SHRINK.get(verb, '')} training.batch_tokens=4096")
     return [re.sub(r"^8000$", "600", word) for word in words]
 
 

@@ -134,6 +134,10 @@ class TrainingSettings(_Settings):
     batch_tokens: int = Field(gt=0, description="real tokens of one update")
     micro_batch_tokens: int = Field(gt=0, description="padded tokens that go through the network at once")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    parallel: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="on many processes: each holds the whole network (ddp) or a share of it (fsdp)",
+    )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     activation_checkpointing: bool = Field(
         default=False, description="layers recompute in the backward pass: less memory, a third more time"

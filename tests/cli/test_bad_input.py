@@ -107,7 +107,7 @@ MISTAKES = {
         ["pretrain", "--preset", "tiny", "--data", "corpus", "--out", "run"],
         ["run", "--resume"],
     ),
-    "nothing to resume": ([*PRETRAIN, "--resume"], ["new"]),
+    "nothing to resume": (["pretrain", "--resume", "--data", "corpus", "--out", "new"], ["new"]),
     "weights of another shape": ([*PRETRAIN, "--init-from", "run", *SHORT], ["d_model", "16", "128"]),
     "weights of another vocabulary": (
         [

@@ -25,7 +25,6 @@ FINETUNE = ["finetune", "model", "--mixture", "mixture.yaml", "--out", "run"]
         ),
         ([*PRETRAIN, "--preset", "tiny", "--config", "a.yaml"], "a preset's name or a configuration file"),
         ([*PRETRAIN, "--resume"], "there is no run to resume in run"),
-        ([*PRETRAIN, "--preset", "tiny", "--resume", "--init-from", "x"], "give one of the two"),
         (
             [*PRETRAIN, "--preset", "tiny", "--budget", "2M"],
             "'2M' is no budget: write a time (90s, 20m, 8h, 2d)",

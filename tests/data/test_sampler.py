@@ -132,7 +132,9 @@ def test_processes_share_a_step_between_them(lengths: np.ndarray, batch: int, pr
         counted = [m for part in parts for m in part.micro_batches if not m.idle]
         dealt = sorted(pair for m in counted for pair in zip(m.keys, m.rows, strict=True))
         assert dealt == sorted(pair for m in whole.micro_batches for pair in zip(m.keys, m.rows, strict=True))
+        assert all(len(m.rows) == 1 or padded_tokens(lengths[m.rows]) <= 60 for m in counted)
         assert all(len(m.rows) == 1 for part in parts for m in part.micro_batches if m.idle)
+        assert all(one.state_dict() == alone.state_dict() for one in shares)
         assert sum(m.idle for part in parts for m in part.micro_batches) < processes
 
 

@@ -10,6 +10,7 @@ from metro_t0.modeling.configuration import MetroT0Config
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.objectives.build import build_objective
+from metro_t0.training.distributed import Parallel
 from metro_t0.training.optimizer import build_optimizer
 from metro_t0.training.update import Updater
 
@@ -86,7 +87,7 @@ def test_a_real_update_at_each_width_with_one_layer_a_stack(name: str) -> None:
     batch = objective.collate(rows, [(1, 0), (1, 1)])
     optimizer = build_optimizer(model.parameters(), config.optimizer)
     clip = config.optimizer.clip_norm
-    updater = Updater(model, objective, optimizer, precision="fp32", seed=1, clip_norm=clip)
+    updater = Updater(Parallel(model, objective), optimizer, precision="fp32", seed=1, clip_norm=clip)
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     tally = updater.run(1, [batch], config.optimizer.learning_rate)
     assert not tally.nonfinite.any() and float(tally.loss) > 0

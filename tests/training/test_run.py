@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -359,10 +360,15 @@ def test_a_folder_that_holds_a_run_is_refused(whole: Path, corpus: Path) -> None
         pretrain(small_config(), corpus, whole)
 
 
-def test_nothing_to_resume_is_said(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no run to resume in .*none: it has no config.yaml"):
-        pretrain(small_config(), corpus, tmp_path / "none", resume=True)
-    assert not list(tmp_path.iterdir())
+def test_one_call_starts_goes_on_and_finds_itself_done(whole: Path, corpus: Path, tmp_path: Path) -> None:
+    console = Console(file=StringIO())
+    config = small_config("training.steps=2")
+    for _ in range(2):
+        run = pretrain(config, corpus, tmp_path / "run", resume=True, init_from=whole, console=console)
+        assert list(losses(run)) == [1, 2]
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("There is no run in") == 1
+    assert losses(run)[1] == losses(pretrain(config, corpus, tmp_path / "other", init_from=whole))[1]
 
 
 def test_a_changed_configuration_is_named(whole: Path, corpus: Path) -> None:

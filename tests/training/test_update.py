@@ -13,6 +13,7 @@ from metro_t0.data.prepare import PreparedCorpus
 from metro_t0.data.rows import TokenRows
 from metro_t0.objectives.base import Objective
 from metro_t0.objectives.build import build_objective
+from metro_t0.training.distributed import Parallel
 from metro_t0.training.optimizer import build_optimizer
 from metro_t0.training.starting_point import load_tokenizer, new_pretraining_model
 from metro_t0.training.training_data import TrainingData
@@ -23,7 +24,7 @@ SETTINGS = OptimizerSettings(learning_rate=0.01, warmup_steps=0)
 
 def updater(model: torch.nn.Module, objective: Objective) -> Updater:
     optimizer = build_optimizer(model.parameters(), SETTINGS)
-    return Updater(model, objective, optimizer, precision="fp32", seed=1, clip_norm=1.0)
+    return Updater(Parallel(model, objective), optimizer, precision="fp32", seed=1, clip_norm=1.0)
 
 
 def one_update(

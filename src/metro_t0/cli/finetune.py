@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metro_t0.cli.processes import is_main_process
 from metro_t0.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def finetune(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the run in RUN after its newest checkpoint that is whole; auto may follow.",
+            help="Go on with the run in RUN after its newest whole checkpoint; with a preset or file, start it if "
+            "need be. auto may follow.",
         ),
     ] = False,
 ) -> None:
@@ -72,7 +74,8 @@ def finetune(
     console = Console(stderr=True)
     with stoppable():
         run = run_finetuning(settings, model, mixture, out, resume=resume, console=console, started=started)
-    print(run)
+    if is_main_process():
+        print(run)
 
 
 def _settings(

@@ -17,6 +17,7 @@ from metro_t0.cli.generate import generate
 from metro_t0.cli.plan import plan
 from metro_t0.cli.prepare import prepare
 from metro_t0.cli.pretrain import pretrain
+from metro_t0.cli.processes import is_main_process
 from metro_t0.cli.rank import rank
 from metro_t0.cli.report import report
 
@@ -38,7 +39,8 @@ def main() -> None:
         # Schedulers' scripts often say which checkpoint: --resume auto. There is no other.
         app([word for before, word in words if (before, word) != ("--resume", "auto")])
     except ValueError as error:
-        print(f"metro-t0: {' '.join(str(error).split())}", file=sys.stderr)
+        if is_main_process():
+            print(f"metro-t0: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metro_t0.cli.processes import is_main_process
 from metro_t0.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def pretrain(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the run in RUN after its newest checkpoint that is whole; auto may follow.",
+            help="Go on with the run in RUN after its newest whole checkpoint; with a preset or file, start it if "
+            "need be. auto may follow.",
         ),
     ] = False,
     init_from: Annotated[
@@ -62,8 +64,6 @@ def pretrain(
 
     SIGTERM or Ctrl-C: the step is finished and saved, the exit code is 75, --resume goes on. Ctrl-C again: at once.
     """
-    if resume and init_from is not None:
-        raise ValueError("--resume goes on from a checkpoint, --init-from starts anew: give one of the two")
     # What the interpreter took to come here is part of a time budget.
     started = time.monotonic() - time.process_time()
     from metro_t0.training.budget import budget_overrides
@@ -78,7 +78,8 @@ def pretrain(
         run = run_pretraining(
             settings, data, out, resume=resume, init_from=init_from, console=console, started=started
         )
-    print(run)
+    if is_main_process():
+        print(run)
 
 
 def _settings(

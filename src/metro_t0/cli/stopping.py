@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import typer
 
+from metro_t0.cli.processes import is_main_process
 from metro_t0.training.interruption import STOPPED_EXIT_CODE, RunStoppedError
 
 
@@ -22,7 +23,8 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     except RunStoppedError as stopped:
-        print(f"metro-t0: {stopped}: the same command with --resume goes on", file=sys.stderr)
+        if is_main_process():
+            print(f"metro-t0: {stopped}: the same command with --resume goes on", file=sys.stderr)
         raise typer.Exit(STOPPED_EXIT_CODE) from None
     except KeyboardInterrupt:
         print("metro-t0: stopped at once; what is not in a checkpoint is lost", file=sys.stderr, flush=True)

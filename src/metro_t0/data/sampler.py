@@ -234,7 +234,7 @@ class StepSampler:
         own = places[self._rank]
         idle = not len(own)
         if idle:
-            own = places[0][:1]
+            own = next(piece for piece in places if len(piece))[:1]
         return MicroBatch(drawn[own].tolist(), [(self._step, place) for place in own.tolist()], idle)
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from metro_t0.config import OptimizerSettings, TrainingSettings
 from metro_t0.data.sampler import StepRows
 from metro_t0.objectives.base import Batch, Objective
 from metro_t0.training.checkpoint import Saveable, load_checkpoint
-from metro_t0.training.distributed import World
+from metro_t0.training.distributed import Parallel, World
 from metro_t0.training.interruption import Interruption, RunStoppedError
 from metro_t0.training.metrics import Meter, TrainingLog, Utilization
 from metro_t0.training.optimizer import build_optimizer
@@ -67,7 +67,7 @@ class Loop:
         console: for the progress bar; None = silent.
         budget: where a time and not ``settings.steps`` ends the run.
         utilization: what MFU is measured by; None = it is not told.
-        world: the processes of the run.
+        world: the processes that train together; ``data`` and ``validation`` are of the same.
         clock: seconds, of everything that is timed.
     """
 
@@ -102,10 +102,10 @@ class Loop:
         self._validation = validation if validation is not None and validation.batches else None
         self._folder, self._facts, self._tokenizer = folder, dict(facts), tokenizer
         self._title, self._console, self._world = title, console, world or World()
+        self._parallel = Parallel(model, objective, self._world, settings.parallel)
         self._optimizer = build_optimizer(model.parameters(), optimizer_settings)
         self._updater = Updater(
-            model,
-            objective,
+            self._parallel,
             self._optimizer,
             precision=settings.precision,
             seed=settings.seed,
@@ -159,7 +159,13 @@ class Loop:
             keep_every=self._settings.keep_every,
         )
         with (
-            RunMetrics(self._folder, done, self._settings.trackers, self._facts.get("config")) as metrics,
+            RunMetrics(
+                self._folder,
+                done,
+                self._settings.trackers,
+                self._facts.get("config"),
+                written=self._world.is_main,
+            ) as metrics,
             saver,
             Interruption() as interruption,
             TrainingProgress(
@@ -179,7 +185,7 @@ class Loop:
         rows, batches = self._next_batches()
         waited = self._clock() - asked
         self._meter.add(rows.tokens, *self._data.token_counts(rows), waited)
-        tally = self._updater.run(rows.step, batches, self._rate(rows.step))
+        tally = self._updater.run(rows.step, batches, self._rate(rows.step), rows.idle)
         self._log.add(tally, rows.step)
         self.standing.step = rows.step
         self.standing.tokens += rows.tokens
@@ -201,7 +207,8 @@ class Loop:
         if not self._schedule.is_fit_due(step):
             return
         validate_every = settings.validate_every if self._validation is not None else None
-        left = self._budget.steps_left(elapsed, validate_every, settings.save_every)
+        budget = self._budget
+        left = self._world.from_main(lambda: budget.steps_left(elapsed, validate_every, settings.save_every))
         if left is not None:
             fit = self._schedule.refit(step, left)
             line = {"kind": "schedule", "step": step, "steps": fit.steps, "progress": fit.progress}
@@ -268,7 +275,7 @@ class Loop:
         """Validate; True if no validation was better."""
         assert self._validation is not None
         begun = self._elapsed()
-        values = self._validation.run(self._model, self._precision)
+        values = self._validation.run(self._parallel, self._precision)
         seconds = round(self._elapsed(), 3)
         where = {"step": self.standing.step, "tokens": self.standing.tokens, "seconds": seconds}
         metrics.append({"kind": "validation", **where, **values})

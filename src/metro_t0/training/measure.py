@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from metro_t0.config import OptimizerSettings, TrainingSettings
 from metro_t0.data.sampler import MicroBatch, padded_tokens
 from metro_t0.objectives.base import Batch, Objective
+from metro_t0.training.distributed import Parallel
 from metro_t0.training.optimizer import build_optimizer
 from metro_t0.training.schedule import Costs
 from metro_t0.training.training_data import TrainingData
@@ -65,13 +66,9 @@ class Trial:
 
     def updater(self, precision: Precision) -> Updater:
         """An updater whose optimizer is thrown away."""
-        optimizer, clip_norm = (
-            build_optimizer(self.model.parameters(), self.optimizer),
-            self.optimizer.clip_norm,
-        )
-        return Updater(
-            self.model, self.objective, optimizer, precision=precision, seed=0, clip_norm=clip_norm
-        )
+        optimizer = build_optimizer(self.model.parameters(), self.optimizer)
+        parallel = Parallel(self.model, self.objective)
+        return Updater(parallel, optimizer, precision=precision, seed=0, clip_norm=self.optimizer.clip_norm)
 
     def batch(self, max_tokens: int) -> Batch:
         """Part of a micro-batch of the first step, of at most so many padded tokens (one row at least)."""

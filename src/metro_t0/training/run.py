@@ -10,6 +10,7 @@ read. A user's mistake is found before the run directory is made.
 from __future__ import annotations
 
 import errno
+import math
 import secrets
 import shutil
 import time
@@ -27,11 +28,13 @@ from metro_t0.data.prepare import PreparedCorpus, vocabulary_checksum
 from metro_t0.data.rows import TokenRows
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.objectives.build import build_objective
+from metro_t0.objectives.padding import LENGTH_MULTIPLE
 from metro_t0.prompts.mixture import load_mixture
 from metro_t0.prompts.prompted_data import PromptedData
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 from metro_t0.training.activation_checkpointing import checkpoint_activations
-from metro_t0.training.checkpoint import newest_whole, read_state
+from metro_t0.training.checkpoint import newest_whole, read_state, steps_saved
+from metro_t0.training.distributed import World, joined
 from metro_t0.training.loop import Loop
 from metro_t0.training.measure import Trial, decide, peak_flops
 from metro_t0.training.metrics import Utilization
@@ -67,8 +70,8 @@ def pretrain(
         config: what the run is made of.
         data: folder that ``metro-t0 prepare`` made.
         out: run directory to make, or to go on with.
-        resume: go on with the run in ``out`` after its newest whole checkpoint, from the start if there is none.
-        init_from: a run or model folder whose weights to start from.
+        resume: go on with the run in ``out`` after its newest whole checkpoint; start it where there is none yet.
+        init_from: a run or model folder whose weights a run starts from.
         console: for a progress bar and a line on what was measured; None = silent.
         started: ``time.monotonic()`` at which a time budget began; now unless given.
 
@@ -82,16 +85,21 @@ def pretrain(
     """
     started = time.monotonic() if started is None else started
     run = RunDirectory(Path(out))
-    config = _settled_config(run, config, resume)
-    corpus = PreparedCorpus.load(Path(data))
-    tokenizer = load_tokenizer(corpus.tokenizer)
-    rows = TrainingData(TokenRows(corpus.train, ("input_ids",)), TokenRows(corpus.validation, ("input_ids",)))
-    _check_lengths(rows, config.model.num_positions, "prepare the corpus with a smaller --max-length")
-    model = new_pretraining_model(config, tokenizer)
-    if init_from is not None and not resume:
-        take_weights(model, Path(init_from), tokenizer)
-    job = _Job(run, model, tokenizer, rows, corpus.card, "Pretraining", started)
-    return _train(job, config, resume, console)
+    with joined() as world:
+        console = console if world.is_main else None
+        resume = _can_resume(run, resume, world, console)
+        with world.together():
+            config = _settled_config(run, config, resume)
+            corpus = PreparedCorpus.load(Path(data))
+            tokenizer = load_tokenizer(corpus.tokenizer)
+            train, held_out = (TokenRows(part, ("input_ids",)) for part in (corpus.train, corpus.validation))
+            rows = TrainingData(train, held_out, world=world)
+            _check_lengths(rows, config.model.num_positions, "prepare the corpus with a smaller --max-length")
+            model = new_pretraining_model(config, tokenizer)
+            if init_from is not None and not (resume and steps_saved(run.checkpoints)):
+                take_weights(model, Path(init_from), tokenizer)
+        job = _Job(run, model, tokenizer, rows, corpus.card, "Pretraining", started)
+        return _train(job, config, resume, console)
 
 
 def finetune(
@@ -111,7 +119,7 @@ def finetune(
         model: a run directory or model folder; its auxiliary model and RTD head are left behind.
         mixture: a mixture's YAML file, which is built into ``OUT/mixture``, or a folder that is built already.
         out: run directory to make, or to go on with.
-        resume: go on with the run in ``out`` after its newest whole checkpoint, from the start if there is none.
+        resume: go on with the run in ``out`` after its newest whole checkpoint; start it where there is none yet.
         console: for progress bars and a line on what was measured; None = silent.
         started: as ``pretrain`` takes it; building the mixture does not count.
 
@@ -125,21 +133,28 @@ def finetune(
     """
     started = time.monotonic() if started is None else started
     run = RunDirectory(Path(out))
-    config = _settled_config(run, config, resume)
-    network, tokenizer = pretrained_model(Path(model), config.dropout_rate)
-    asked = time.monotonic()
-    with _prompted_data(config, tokenizer, Path(mixture), run, resume, console) as (data, built):
-        started += time.monotonic() - asked
-        columns = ("input_ids", "labels")
-        rows = TrainingData(
-            TokenRows(data.train, columns),
-            TokenRows(data.validation, columns),
-            epoch_order=lambda epoch: data.epoch_indices(epoch, config.training.seed),
-        )
-        positions = network.config.num_positions
-        _check_lengths(rows, positions, f"set max_input_length and max_target_length to at most {positions}")
-        job = _Job(run, network, tokenizer, rows, data.card, "Finetuning", started, built)
-        return _train(job, config, resume, console)
+    with joined() as world:
+        console = console if world.is_main else None
+        resume = _can_resume(run, resume, world, console)
+        with world.together():
+            config = _settled_config(run, config, resume)
+            network, tokenizer = pretrained_model(Path(model), config.dropout_rate)
+        asked = time.monotonic()
+        with _prompted_data(config, tokenizer, Path(mixture), run, resume, world, console) as (data, built):
+            started += time.monotonic() - asked
+            columns = ("input_ids", "labels")
+            rows = TrainingData(
+                TokenRows(data.train, columns),
+                TokenRows(data.validation, columns),
+                epoch_order=lambda epoch: data.epoch_indices(epoch, config.training.seed),
+                world=world,
+            )
+            positions = network.config.num_positions
+            with world.together():
+                mend = f"set max_input_length and max_target_length to at most {positions}"
+                _check_lengths(rows, positions, mend)
+            job = _Job(run, network, tokenizer, rows, data.card, "Finetuning", started, built)
+            return _train(job, config, resume, console)
 
 
 @dataclass(frozen=True)
@@ -157,6 +172,14 @@ class _Job:
     title: str
     started: float
     mixture: Path | None = None
+
+
+def _can_resume(run: RunDirectory, resume: bool, world: World, console: Console | None) -> bool:
+    """Whether there is a run to go on with; one command line so serves the first start and those after it."""
+    there = world.from_main(run.config_file.is_file)
+    if resume and not there and console is not None:
+        console.print(f"There is no run in {run.path} yet: this is its start", highlight=False)
+    return resume and there
 
 
 def _settled_config(run: RunDirectory, config: ConfigType, resume: bool) -> ConfigType:
@@ -181,30 +204,41 @@ def _prompted_data(
     mixture: Path,
     run: RunDirectory,
     resume: bool,
+    world: World,
     console: Console | None,
 ) -> Iterator[tuple[PromptedData, Path | None]]:
     """The data, and the folder it was built into if it was: a sibling of the run until the run takes it in."""
     if resume and run.mixture.is_dir():
-        yield PromptedData.load(run.mixture), None
+        with world.together():
+            data = PromptedData.load(run.mixture)
+        yield data, None
     elif mixture.is_dir():
-        data = PromptedData.load(mixture)
-        there, here = data.card.get("vocabulary_size"), len(tokenizer)
-        if there != here:
-            raise ValueError(
-                f"{mixture} was built with a vocabulary of {there}, the model's is {here}: build it again with the "
-                "model's tokenizer"
-            )
+        with world.together():
+            data = PromptedData.load(mixture)
+            there, here = data.card.get("vocabulary_size"), len(tokenizer)
+            if there != here:
+                raise ValueError(
+                    f"{mixture} was built with a vocabulary of {there}, the model's is {here}: build it again "
+                    "with the model's tokenizer"
+                )
         yield data, None
     else:
-        folder = run.path.absolute().with_name(f".{run.path.name}.mixture-{secrets.token_hex(4)}")
+        token = world.from_main(lambda: secrets.token_hex(4))
+        folder = run.path.absolute().with_name(f".{run.path.name}.mixture-{token}")
+        lengths = {
+            "max_input_length": config.max_input_length,
+            "max_target_length": config.max_target_length,
+        }
         try:
-            lengths = {
-                "max_input_length": config.max_input_length,
-                "max_target_length": config.max_target_length,
-            }
-            yield load_mixture(mixture).build(tokenizer, folder, **lengths, console=console), folder
+            with world.together():
+                if world.is_main:
+                    load_mixture(mixture).build(tokenizer, folder, **lengths, console=console)
+            with world.together():
+                data = PromptedData.load(folder)
+            yield data, folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if world.is_main:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_lengths(rows: TrainingData, positions: int, mend: str) -> None:
@@ -233,8 +267,10 @@ def _train(job: _Job, config: PretrainConfig | FinetuneConfig, resume: bool, con
 def _run_loop(
     job: _Job, config: PretrainConfig | FinetuneConfig, resume: bool, console: Console | None
 ) -> None:
-    run, model = job.run, job.model
-    device = _device(config.training)
+    run, model, world = job.run, job.model, job.rows.world
+    with world.together():
+        device = world.device(config.training.device)
+        _check_enough_rows(job.rows, config.training.batch_tokens)
     config = config.model_copy(
         update={"training": config.training.model_copy(update={"device": device.type})}
     )
@@ -242,32 +278,35 @@ def _run_loop(
     model.train()
     if config.training.activation_checkpointing:
         checkpoint_activations(model)
-    objective = build_objective(config.objective, model.config, config.training.seed)
+    multiple = 1 if device.type == "cpu" else LENGTH_MULTIPLE
+    objective = build_objective(config.objective, model.config, config.training.seed, multiple)
     validation = Validation(
         objective,
         job.rows.validation,
         number=config.training.validation_rows,
         micro_batch_tokens=config.training.micro_batch_tokens,
         seed=config.training.seed,
+        world=world,
     )
     data_facts = _data_facts(job)
     checkpoint, costs = None, Costs()
     if resume:
-        checkpoint = newest_whole(run.checkpoints, lambda line: _warn(console, line))
-        _check_same_data(checkpoint, data_facts)
-        assert config.training.threads != "auto", "a run's configuration is resolved"
-        torch.set_num_threads(config.training.threads)
-        # Told anew: the machine may be another one.
-        utilization, _ = _utilization(job, config, device)
+        checkpoint = world.from_main(lambda: _checkpoint_to_resume(run, data_facts, console))
     else:
         trial = Trial(
             model, objective, job.rows, config.training, config.optimizer, validation.batches, job.started
         )
-        decided = decide(trial)
+        decided = world.from_main(lambda: decide(trial))
         costs, measured = decided.costs, decided.measured
         config = config.model_copy(update={"training": decided.settings, "optimizer": decided.optimizer})
-        utilization, measured["peak"] = _utilization(job, config, device)
-        run.begin(config, measured, job.card, job.mixture)
+    assert config.training.threads != "auto", "a run's configuration is resolved"
+    torch.set_num_threads(world.threads(config.training.threads))
+    # On resume told anew: the machine may be another one.
+    utilization, peak = world.from_main(lambda: _utilization(job, config, device))
+    if not resume:
+        measured["peak"] = peak
+        if world.is_main:
+            run.begin(config, measured, job.card, job.mixture)
         _say(console, measured)
     loop = Loop(
         model,
@@ -283,12 +322,14 @@ def _run_loop(
         console=console,
         budget=_time_budget(config.training, job.started, costs),
         utilization=utilization,
+        world=world,
     )
     if checkpoint is not None:
         loop.resume(checkpoint)
     loop.run()
-    if not run.model.exists():
-        run.finish(run.checkpoints / f"step-{loop.standing.step}")
+    with world.together():
+        if world.is_main and not run.model.exists():
+            run.finish(run.checkpoints / f"step-{loop.standing.step}")
 
 
 def _time_budget(settings: TrainingSettings, started: float, costs: Costs) -> TimeBudget | None:
@@ -309,15 +350,27 @@ def _utilization(
         shape = (lengths**2).sum(axis=0) / lengths.sum()
     flops = flops_per_token(job.model.config, config.objective, *shape.tolist())
     peak, how = peak_flops(device, config.training.precision)
-    return Utilization(flops.training, peak), how
+    return Utilization(flops.training, peak * job.rows.world.size), how
 
 
-def _device(settings: TrainingSettings) -> torch.device:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("training.device is cuda, but torch sees no GPU: set it to cpu or auto")
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+def _check_enough_rows(rows: TrainingData, batch_tokens: int) -> None:
+    """Any number of processes makes the same update, but one without a row would only wait for the others."""
+    row_tokens = float(rows.train.lengths.sum(axis=1).mean())
+    most = max(1, int(batch_tokens / row_tokens))
+    if rows.world.size > most:
+        raise ValueError(
+            f"training.batch_tokens {batch_tokens} is about {most} {'row' if most == 1 else 'rows'} a step, too few "
+            f"for {rows.world.size} processes, each of which takes whole rows: start at most {most}, or set it to at "
+            f"least {math.ceil(rows.world.size * row_tokens)}"
+        )
+
+
+def _checkpoint_to_resume(
+    run: RunDirectory, facts: Mapping[str, Any], console: Console | None
+) -> Path | None:
+    checkpoint = newest_whole(run.checkpoints, lambda line: _warn(console, line))
+    _check_same_data(checkpoint, facts)
+    return checkpoint
 
 
 def _data_facts(job: _Job) -> dict[str, Any]:

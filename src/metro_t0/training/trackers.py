@@ -63,6 +63,7 @@ class RunMetrics:
         keep_until: the last step that stands; what was written of later ones is dropped.
         trackers: names, installed.
         config: the run's settings, for W&B.
+        written: whether this process is the one that writes; on others lines go nowhere.
 
     Raises:
         ValueError: W&B cannot start (nobody is logged in).
@@ -74,9 +75,12 @@ class RunMetrics:
         keep_until: int = 0,
         trackers: Sequence[TrackerName] = (),
         config: Mapping[str, Any] | None = None,
+        written: bool = True,
     ) -> None:
-        self._file = MetricsFile(run / "metrics.jsonl", keep_until)
         self._trackers: list[Tracker] = []
+        self._file = MetricsFile(run / "metrics.jsonl", keep_until) if written else None
+        if not written:
+            return
         if "tensorboard" in trackers:
             self._trackers.append(_TensorBoard(run / "tensorboard", keep_until))
         if "wandb" in trackers:
@@ -84,7 +88,8 @@ class RunMetrics:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one line: ``kind``, ``step`` and numbers."""
-        self._file.append(line)
+        if self._file is not None:
+            self._file.append(line)
         numbers = {
             f"{line['kind']}/{name}": float(value)
             for name, value in line.items()
@@ -99,7 +104,8 @@ class RunMetrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         for tracker in self._trackers:
             tracker.close(failed=kind is not None)
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metro_t0.config import TrainingSettings
 from metro_t0.data.rows import TokenRows
 from metro_t0.data.sampler import EpochOrder, MicroBatch, StepRows, StepSampler, padded_tokens
 from metro_t0.objectives.base import Batch, Objective
+from metro_t0.training.distributed import World
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows to train on and to validate with; ``epoch_order`` as ``StepSampler`` takes it."""
+    """Rows to train on and to validate with; ``epoch_order`` as ``StepSampler`` takes it; whose share of them."""
 
     train: TokenRows
     validation: TokenRows
     epoch_order: EpochOrder | None = None
+    world: World = field(default_factory=World)
 
     def sampler(self, settings: TrainingSettings) -> StepSampler:
         """A sampler at the beginning of the run."""
@@ -26,6 +28,8 @@ class TrainingData:
             micro_batch_tokens=settings.micro_batch_tokens,
             seed=settings.seed,
             epoch_order=self.epoch_order,
+            rank=self.world.rank,
+            processes=self.world.size,
         )
 
     def collate(self, objective: Objective, micro_batch: MicroBatch) -> Batch:

@@ -1,27 +1,27 @@
 """One update from its micro-batches: forward, backward, non-finite guard, optimizer. Waits for the device nowhere.
 
-    updater = Updater(model, objective, optimizer, precision="bf16", seed=1, clip_norm=2.0)
+    updater = Updater(Parallel(model, objective), optimizer, precision="bf16", seed=1, clip_norm=2.0)
     tally = updater.run(step, batches, learning_rate)        # tensors on the device
     training_log.add(tally)                                   # see metrics.py
 
-All micro-batches share one set of normalizers, the counts of the whole step, so that any cut of a step into
-micro-batches makes the same update. Dropout is seeded by (seed, step, micro-batch): a resumed run needs no random
-state.
+All micro-batches of all processes share one set of normalizers, the counts of the whole step, so that any cut of a
+step into micro-batches and shares makes the same update. Dropout is seeded by (seed, step, micro-batch, process): a
+resumed run needs no random state.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
 
 from metro_t0.objectives.base import Batch, Objective, ObjectiveOutput
+from metro_t0.training.distributed import Normalizers, Parallel, World, whole
 from metro_t0.training.optimizer import apply_update, gradient_norm, set_learning_rate
 
 Precision = Literal["fp32", "bf16"]
@@ -29,7 +29,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class StepTally:
-    """What one update learned about itself, on the device.
+    """What one update learned about itself, on the device; the same on all processes.
 
     Attributes:
         names: of the metrics.
@@ -46,10 +46,28 @@ class StepTally:
     nonfinite: torch.Tensor
 
 
-def summed_counts(objective: Objective, batches: Sequence[Batch]) -> dict[str, int]:
-    """Counts of all batches together; a sum over nothing is divided by 1."""
+def summed_counts(
+    objective: Objective, batches: Sequence[Batch], idle: Collection[int] = ()
+) -> dict[str, int]:
+    """Counts of this process's batches together, without those at the places ``idle``."""
     counts = [objective.counts(batch) for batch in batches]
-    return {name: max(1, sum(count[name] for count in counts)) for name in counts[0]}
+    counting = [count for index, count in enumerate(counts) if index not in idle]
+    return {name: sum(count[name] for count in counting) for name in counts[0]}
+
+
+def summed_outputs(
+    outputs: Sequence[ObjectiveOutput], idle: Collection[int], world: World
+) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor]:
+    """What all processes' passes gave together: names of the metrics, their totals ``[metrics, 2]``, the loss.
+
+    One exchange of a few float64 numbers; those at the places ``idle`` are left out.
+    """
+    values = [
+        torch.stack([*output.totals.values(), output.loss.expand(2)]).double() * (index not in idle)
+        for index, output in enumerate(outputs)
+    ]
+    summed = world.sum(torch.stack(values).sum(dim=0))
+    return tuple(outputs[0].totals), summed[:-1], summed[-1, 0]
 
 
 def draw_seed(*key: int) -> int:
@@ -74,8 +92,7 @@ class Updater:
     """Makes updates of one model with one objective.
 
     Args:
-        model: on its device, in float32.
-        objective: computes the loss.
+        parallel: the network, in float32, and its objective.
         optimizer: fused (see optimizer.py).
         precision: ``fp32`` or ``bf16``.
         seed: of dropout.
@@ -84,18 +101,17 @@ class Updater:
 
     def __init__(
         self,
-        model: nn.Module,
-        objective: Objective,
+        parallel: Parallel,
         optimizer: torch.optim.Optimizer,
         *,
         precision: Precision,
         seed: int,
         clip_norm: float,
     ) -> None:
-        self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.parallel, self.objective, self.optimizer = parallel, parallel.objective, optimizer
         self.precision, self._seed, self._clip_norm = precision, seed, clip_norm
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.device = self._parameters[0].device
+        self._parameters = [p for p in parallel.network.parameters() if p.requires_grad]
+        self.device = parallel.device
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -103,29 +119,50 @@ class Updater:
         return (*self.objective.loss_parts, "loss", "gradient")
 
     def forward_backward(
-        self, batch: Batch, normalizers: Mapping[str, int], step: int, index: int
+        self,
+        batch: Batch,
+        normalizers: Normalizers,
+        step: int,
+        index: int,
+        *,
+        last: bool = True,
+        idle: bool = False,
     ) -> ObjectiveOutput:
-        """Add one micro-batch's gradients to those that are there."""
-        torch.manual_seed(draw_seed(self._seed, step, index))
-        with autocast(self.device, self.precision):
-            output = self.objective(self.model, move(batch, self.device), normalizers)
-        output.loss.backward()
+        """Add one micro-batch's gradients to those that are there.
+
+        Args:
+            batch: this process's share.
+            normalizers: counts of the whole step.
+            step, index: of the micro-batch.
+            last: exchange the gradients afterwards.
+            idle: add nothing; the process goes along because all must make the same passes.
+        """
+        world = self.parallel.world
+        torch.manual_seed(draw_seed(self._seed, step, index * world.size + world.rank))
+        with self.parallel.backward(last):
+            with autocast(self.device, self.precision):
+                output = self.parallel(move(batch, self.device), normalizers)
+            (output.loss * (0 if idle else self.parallel.gradient_weight)).backward()
         return output
 
-    def run(self, step: int, batches: Sequence[Batch], learning_rate: float) -> StepTally:
-        """One update; ``batches`` are all of the step's micro-batches."""
+    def run(
+        self, step: int, batches: Sequence[Batch], learning_rate: float, idle: Collection[int] = ()
+    ) -> StepTally:
+        """One update; ``batches`` are this process's shares of all of the step's micro-batches.
+
+        ``idle`` says which of them count for nothing (see ``data/sampler.py``).
+        """
         assert batches
-        normalizers = summed_counts(self.objective, batches)
+        normalizers = self.parallel.summed(summed_counts(self.objective, batches, idle))
         self.optimizer.zero_grad(set_to_none=True)
         outputs = []
         for index, batch in enumerate(batches):
-            output = self.forward_backward(batch, normalizers, step, index)
+            last = index == len(batches) - 1
+            output = self.forward_backward(batch, normalizers, step, index, last=last, idle=index in idle)
             outputs.append(ObjectiveOutput(output.loss.detach(), output.totals))
-        names = tuple(outputs[0].totals)
-        totals = torch.stack([torch.stack(list(output.totals.values())) for output in outputs])
-        totals = totals.double().sum(dim=0)
-        loss = torch.stack([output.loss for output in outputs]).double().sum()
-        norm = gradient_norm(self._parameters)
+        # From sums over all processes, so that all of them skip an update or none does.
+        names, totals, loss = summed_outputs(outputs, idle, self.parallel.world)
+        norm = whole(gradient_norm(self._parameters))
         watched = [
             totals[names.index(name), 0] if name in names else loss.new_zeros(())
             for name in self.objective.loss_parts

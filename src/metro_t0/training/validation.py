@@ -1,19 +1,19 @@
 """Validation: always the same rows with the same draws, so that two values differ by the model alone.
 
 validation = Validation(objective, rows, number=256, micro_batch_tokens=8192, seed=1)
-values = validation.run(model, "fp32")         # {"loss": ..., "lm_loss": ..., ...}
+values = validation.run(parallel, "fp32")      # {"loss": ..., "lm_loss": ..., ...}
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
 
 from metro_t0.data.rows import TokenRows
-from metro_t0.data.sampler import cut_into_micro_batches
-from metro_t0.objectives.base import Objective
-from metro_t0.training.update import Precision, autocast, draw_seed, move, summed_counts
+from metro_t0.data.sampler import cut_into_micro_batches, deal
+from metro_t0.objectives.base import Objective, ObjectiveOutput
+from metro_t0.training.distributed import Parallel, World
+from metro_t0.training.update import Precision, autocast, draw_seed, move, summed_counts, summed_outputs
 
 # Steps count from 1: no training row shares a key, and so its draws, with a validation row.
 _VALIDATION_STEP = 0
@@ -28,41 +28,50 @@ class Validation:
         number: how many to take at most.
         micro_batch_tokens: padded tokens that go through the network at once.
         seed: of whatever else the objective draws.
+        world: of whose share of the rows this process takes its own.
     """
 
     def __init__(
-        self, objective: Objective, rows: TokenRows, *, number: int, micro_batch_tokens: int, seed: int
+        self,
+        objective: Objective,
+        rows: TokenRows,
+        *,
+        number: int,
+        micro_batch_tokens: int,
+        seed: int,
+        world: World | None = None,
     ) -> None:
-        self._objective, self._seed = objective, seed
+        self._objective, self._seed, world = objective, seed, world or World()
         taken = np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).astype(np.int64))
-        places = cut_into_micro_batches(rows.lengths[taken], micro_batch_tokens)
+        cut = cut_into_micro_batches(rows.lengths[taken], micro_batch_tokens)
+        rounds = deal(cut, rows.lengths[taken], world.size)
+        self._idle = {index for index, pieces in enumerate(rounds) if not len(pieces[world.rank])}
         self.batches = [
             objective.collate(
-                [rows[index] for index in taken[batch].tolist()],
-                [(_VALIDATION_STEP, place) for place in batch.tolist()],
+                [rows[index] for index in taken[places].tolist()],
+                [(_VALIDATION_STEP, place) for place in places.tolist()],
             )
-            for batch in places
+            for pieces in rounds
+            for places in [pieces[world.rank] if len(pieces[world.rank]) else pieces[0][:1]]
         ]
-        self._normalizers = summed_counts(objective, self.batches) if self.batches else {}
 
-    @torch.no_grad()
-    def run(self, model: nn.Module, precision: Precision) -> dict[str, float | None]:
-        """Every metric over all rows; ``loss`` is that of one batch of them all. The model is left in training mode."""
+    def run(self, parallel: Parallel, precision: Precision) -> dict[str, float | None]:
+        """Every metric over all rows of all processes; ``loss`` is that of one batch of them all.
+
+        The network is left in training mode.
+        """
         assert self.batches
-        device = next(model.parameters()).device
-        model.eval()
-        losses, totals = [], []
-        for index, batch in enumerate(self.batches):
-            torch.manual_seed(draw_seed(self._seed, _VALIDATION_STEP, index))
-            with autocast(device, precision):
-                output = self._objective(model, move(batch, device), self._normalizers)
-            losses.append(output.loss)
-            totals.append(torch.stack(list(output.totals.values())))
-            names = list(output.totals)
-        model.train()
-        summed = torch.stack(totals).double().sum(dim=0).tolist()
+        normalizers = parallel.summed(summed_counts(self._objective, self.batches, self._idle))
+        outputs: list[ObjectiveOutput] = []
+        with parallel.evaluating():
+            for index, batch in enumerate(self.batches):
+                torch.manual_seed(draw_seed(self._seed, _VALIDATION_STEP, index))
+                with autocast(parallel.device, precision):
+                    outputs.append(parallel(move(batch, parallel.device), normalizers))
+            names, totals, loss = summed_outputs(outputs, self._idle, parallel.world)
         values: dict[str, float | None] = {
-            name: total / count if count else None for name, (total, count) in zip(names, summed, strict=True)
+            name: total / count if count else None
+            for name, (total, count) in zip(names, totals.tolist(), strict=True)
         }
-        values["loss"] = float(torch.stack(losses).double().sum())
+        values["loss"] = float(loss)
         return values

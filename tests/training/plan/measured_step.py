@@ -50,6 +50,7 @@ def main(case: dict[str, Any]) -> int:
     from metro_t0.modeling.pretraining import MetroT0ForPreTraining
     from metro_t0.objectives.build import build_objective
     from metro_t0.training.activation_checkpointing import checkpoint_activations
+    from metro_t0.training.distributed import Parallel
     from metro_t0.training.optimizer import build_optimizer
     from metro_t0.training.update import Updater
 
@@ -64,7 +65,9 @@ def main(case: dict[str, Any]) -> int:
         optimizer_settings = OptimizerSettings(learning_rate=1e-4, clip_norm=2.0)
         optimizer = build_optimizer(model.parameters(), optimizer_settings)
         objective = build_objective(settings, network, seed=1)
-        updater = Updater(model, objective, optimizer, precision=case["precision"], seed=1, clip_norm=2.0)
+        updater = Updater(
+            Parallel(model, objective), optimizer, precision=case["precision"], seed=1, clip_norm=2.0
+        )
         words = network.vocab_size - network.num_sentinel_tokens
         generator = np.random.default_rng(1)
         for step, (micro_batches, places, tokens) in enumerate([(1, 1, 32), (2, rows, length)], start=1):

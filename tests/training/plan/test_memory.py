@@ -70,7 +70,8 @@ def check(case: dict[str, Any]) -> None:
     within = f"estimated {memory.total / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB: {memory.parts}"
     assert memory.total == pytest.approx(measured, rel=0.15), within
     # The activations are no small part of it, or the comparison would say nothing about them.
-    assert memory.activations + memory.transient > 0.2 * memory.total
+    share = 0.1 if case["checkpointing"] else 0.2
+    assert memory.activations + memory.transient > share * memory.total
 
 
 @pytest.mark.parametrize(("precision", "checkpointing"), [("fp32", False), ("bf16", True)])

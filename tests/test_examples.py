@@ -1,0 +1,38 @@
+"""The launch files: their syntax, and that the command would understand what they say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from metro_t0.config import load_pretrain_config
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").iterdir())
+
+
+def commands(text: str) -> list[list[str]]:
+    """Words of every ``metro-t0 pretrain`` in a launch file, its comments included."""
+    joined = re.sub(r"\\\n#?\s*", " ", text)
+    return [shlex.split(words) for words in re.findall(r"\bpretrain (--.*)", joined)]
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_the_shell_and_the_command_understand_it(file: Path) -> None:
+    checked = subprocess.run(["bash", "-n", file], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    [words] = commands(file.read_text(encoding="utf-8"))
+    overrides = [word for word in words if "=" in word]
+    load_pretrain_config(words[words.index("--preset") + 1], overrides=overrides)
+    options = {word for word in words if word.startswith("--")}
+    # One command line for the first start and for those after it.
+    assert options == {"--preset", "--data", "--out", "--resume"}
+
+
+def test_the_job_is_told_before_its_time_is_up_and_queues_again() -> None:
+    [job] = [file.read_text(encoding="utf-8") for file in EXAMPLES if file.suffix == ".sbatch"]
+    for line in ("#SBATCH --requeue", "#SBATCH --signal=TERM@120", 'if [ "$code" -eq 75 ]; then'):
+        assert line in job.splitlines()
