@@ -142,6 +142,9 @@ class TrainingSettings(_Settings):
     activation_checkpointing: bool = Field(
         default=False, description="layers recompute in the backward pass: less memory, a third more time"
     )
+    compile_layers: bool = Field(
+        default=False, description="by torch.compile, layer by layer; where it cannot, a line says so"
+    )
     threads: int | Literal["auto"] = Field(default="auto", description="CPU threads of torch")
     seed: int = Field(default=1, ge=0)
     log_every: int = Field(default=10, gt=0, description="steps")

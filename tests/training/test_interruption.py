@@ -6,10 +6,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from small_runs import (
     SMALL_RUN,
     BagObjective,
@@ -20,8 +21,9 @@ from small_runs import (
     wait_until,
 )
 from test_loop import make_loop
+from torch import nn
 
-from metro_t0.objectives.base import Batch, Row, RowKey
+from metro_t0.objectives.base import Batch, ObjectiveOutput, Row, RowKey
 from metro_t0.training.checkpoint import newest_whole, steps_saved
 from metro_t0.training.interruption import Interruption, RunStoppedError
 from metro_t0.training.run import pretrain
@@ -33,13 +35,19 @@ class InterruptedObjective(BagObjective):
 
     def __init__(self, step: int, happens: Callable[[], object]) -> None:
         super().__init__()
-        self.step, self.happens = step, happens
+        self.step: int | None = step
+        self.happens = happens
 
     def collate(self, rows: Sequence[Row], keys: Sequence[RowKey]) -> Batch:
-        if keys[0][0] == self.step:
-            self.step = 0
+        return {**super().collate(rows, keys), "step": torch.tensor(keys[0][0])}
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, normalizers: Mapping[str, float | torch.Tensor] | None = None
+    ) -> ObjectiveOutput:
+        if batch["step"] == self.step:
+            self.step = None
             self.happens()
-        return super().collate(rows, keys)
+        return super().__call__(model, batch, normalizers)
 
 
 def send(number: int) -> None:

@@ -231,6 +231,11 @@ class Parallel:
         output: ObjectiveOutput = self._forward(batch, normalizers)
         return output
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a share of the weights."""
+        return isinstance(self._forward, FSDPModule)
+
     def summed(self, counts: Mapping[str, int]) -> Normalizers:
         """Counts summed over all processes, on the device; a sum over nothing is divided by 1."""
         if self.world.size == 1:

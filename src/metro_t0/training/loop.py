@@ -20,13 +20,13 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from metro_t0.config import OptimizerSettings, TrainingSettings
-from metro_t0.data.sampler import StepRows
-from metro_t0.objectives.base import Batch, Objective
+from metro_t0.objectives.base import Objective
 from metro_t0.training.checkpoint import Saveable, load_checkpoint
 from metro_t0.training.distributed import Parallel, World
 from metro_t0.training.interruption import Interruption, RunStoppedError
 from metro_t0.training.metrics import Meter, TrainingLog, Utilization
 from metro_t0.training.optimizer import build_optimizer
+from metro_t0.training.prefetch import Prefetcher
 from metro_t0.training.progress import TrainingProgress
 from metro_t0.training.saving import CheckpointSaver
 from metro_t0.training.schedule import Schedule, TimeBudget
@@ -111,7 +111,7 @@ class Loop:
             seed=settings.seed,
             clip_norm=optimizer_settings.clip_norm,
         )
-        self._sampler = data.sampler(settings)
+        self._source = Prefetcher(data, objective, data.sampler(settings), self._updater.device)
         self._log = TrainingLog(self._updater.watched, settings.nonfinite_limit)
         self._meter = Meter(self._updater.device, utilization)
         self.standing = Standing()
@@ -129,7 +129,7 @@ class Loop:
         """
         state = load_checkpoint(checkpoint, self._model, self._optimizer)
         self.standing = Standing(**state["standing"])
-        self._sampler.load_state_dict(state["sampler"])
+        self._source.load_state_dict(state["sampler"])
         self._log.load_state_dict(state["log"])
         self._meter.load_state_dict(state["meter"])
         self._schedule.load_state_dict(state["schedule"])
@@ -166,6 +166,7 @@ class Loop:
                 self._facts.get("config"),
                 written=self._world.is_main,
             ) as metrics,
+            self._source,
             saver,
             Interruption() as interruption,
             TrainingProgress(
@@ -182,17 +183,13 @@ class Loop:
 
     def _take_step(self) -> None:
         asked = self._clock()
-        rows, batches = self._next_batches()
+        rows, batches = self._source.next_step()
         waited = self._clock() - asked
         self._meter.add(rows.tokens, *self._data.token_counts(rows), waited)
         tally = self._updater.run(rows.step, batches, self._rate(rows.step), rows.idle)
         self._log.add(tally, rows.step)
         self.standing.step = rows.step
         self.standing.tokens += rows.tokens
-
-    def _next_batches(self) -> tuple[StepRows, list[Batch]]:
-        rows = self._sampler.next_step()
-        return rows, [self._data.collate(self._objective, micro) for micro in rows.micro_batches]
 
     def _rate(self, step: int) -> float:
         return self._schedule.rate(step)
@@ -294,7 +291,7 @@ class Loop:
         begun = self._elapsed()
         state = {
             "standing": asdict(self.standing),
-            "sampler": self._sampler.state_dict(),
+            "sampler": self._source.state_dict(),
             "log": self._log.state_dict(),
             "meter": self._meter.state_dict(),
             "schedule": self._schedule.state_dict(),

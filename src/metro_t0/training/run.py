@@ -33,7 +33,9 @@ from metro_t0.prompts.mixture import load_mixture
 from metro_t0.prompts.prompted_data import PromptedData
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 from metro_t0.training.activation_checkpointing import checkpoint_activations
+from metro_t0.training.allocator import keep_freed_memory
 from metro_t0.training.checkpoint import newest_whole, read_state, steps_saved
+from metro_t0.training.compilation import compile_layers
 from metro_t0.training.distributed import World, joined
 from metro_t0.training.loop import Loop
 from metro_t0.training.measure import Trial, decide, peak_flops
@@ -278,6 +280,10 @@ def _run_loop(
     model.train()
     if config.training.activation_checkpointing:
         checkpoint_activations(model)
+    if config.training.compile_layers:
+        compile_layers(model, lambda line: _warn(console, line))
+    if device.type == "cpu":
+        keep_freed_memory()
     multiple = 1 if device.type == "cpu" else LENGTH_MULTIPLE
     objective = build_objective(config.objective, model.config, config.training.seed, multiple)
     validation = Validation(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,8 +142,15 @@ class Updater:
         with self.parallel.backward(last):
             with autocast(self.device, self.precision):
                 output = self.parallel(move(batch, self.device), normalizers)
-            (output.loss * (0 if idle else self.parallel.gradient_weight)).backward()
+            with torch.autocast(self.device.type, enabled=False):
+                (output.loss * (0 if idle else self.parallel.gradient_weight)).backward()
         return output
+
+    def _casts_kept(self) -> AbstractContextManager[None]:
+        """Around all micro-batches, so that weights are cast once a step; sharded ones are cast as they come."""
+        if self.parallel.is_sharded:
+            return nullcontext()
+        return autocast(self.device, self.precision)
 
     def run(
         self, step: int, batches: Sequence[Batch], learning_rate: float, idle: Collection[int] = ()
@@ -156,10 +163,11 @@ class Updater:
         normalizers = self.parallel.summed(summed_counts(self.objective, batches, idle))
         self.optimizer.zero_grad(set_to_none=True)
         outputs = []
-        for index, batch in enumerate(batches):
-            last = index == len(batches) - 1
-            output = self.forward_backward(batch, normalizers, step, index, last=last, idle=index in idle)
-            outputs.append(ObjectiveOutput(output.loss.detach(), output.totals))
+        with self._casts_kept():
+            for index, batch in enumerate(batches):
+                last = index == len(batches) - 1
+                output = self.forward_backward(batch, normalizers, step, index, last=last, idle=index in idle)
+                outputs.append(ObjectiveOutput(output.loss.detach(), output.totals))
         # From sums over all processes, so that all of them skip an update or none does.
         names, totals, loss = summed_outputs(outputs, idle, self.parallel.world)
         norm = whole(gradient_norm(self._parameters))
