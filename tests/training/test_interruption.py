@@ -154,7 +154,7 @@ def test_a_second_ctrl_c_ends_the_command_inside_a_step(corpus: Path, tmp_path: 
     wait_until(process, (run / "config.yaml").exists)
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    time.sleep(1.2)
+    time.sleep(3.0)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
