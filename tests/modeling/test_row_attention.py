@@ -166,15 +166,22 @@ def test_causal_blocks_of_queries(length: int, bias: str, mask: str, monkeypatch
     assert_same(case(2, 2, length, length, bias=bias, mask=mask, causal=True))
 
 
-@pytest.mark.parametrize(("bias", "mask", "causal"), [("shared", "keys", False), ("none", "none", True)])
-def test_bfloat16_is_as_near_to_the_truth_as_the_plain_products(bias: str, mask: str, causal: bool) -> None:
-    half = case(3, 2, BLOCKED, BLOCKED, width=8, bias=bias, mask=mask, causal=causal).to(torch.bfloat16)
+@pytest.mark.parametrize(
+    ("batch", "length", "bias", "mask", "causal"),
+    [(600, 8, "shared", "keys", False), (3, BLOCKED, "none", "none", True)],
+)
+def test_bfloat16_is_as_near_to_the_truth_as_the_plain_products(
+    batch: int, length: int, bias: str, mask: str, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when the gradient of a bias is added up from as many parts as there are rows."""
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
+    half = case(batch, 2, length, length, width=8, bias=bias, mask=mask, causal=causal).to(torch.bfloat16)
     exact = half.to(torch.float64)
     truth = exact.with_gradients(exact.plainly())
     ours, plain = half.with_gradients(half.in_rows()), half.with_gradients(half.plainly())
     for one, other, true in zip(ours, plain, truth, strict=True):
         assert one.dtype == torch.bfloat16
-        assert (one - true).norm() <= 1.5 * (other - true).norm()
+        assert (one - true).norm() <= 1.2 * (other - true).norm()
 
 
 class TestDropout:
