@@ -21,6 +21,7 @@ from metro_t0.training.update import Precision, Updater
 from metro_t0.training.validation import Validation
 
 STEPS = 300
+OVERRIDES = [f"training.steps={STEPS}", "training.batch_tokens=512", "training.micro_batch_tokens=512"]
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,9 @@ def python_topics(tmp_path_factory: pytest.TempPathFactory) -> PreparedCorpus:
 
 def trained(preset: str, corpus: PreparedCorpus, precision: Precision) -> Mapping[str, float | None]:
     """Validation after the preset's own schedule, shortened: always on the same blocks with the same masks."""
-    config = load_pretrain_config(preset, overrides=[f"training.steps={STEPS}"])
+    config = load_pretrain_config(preset, overrides=OVERRIDES)
     settings, optimizer_settings = config.training, config.optimizer
-    assert settings.batch_tokens == 512 and optimizer_settings.warmup_fraction is not None
+    assert optimizer_settings.warmup_fraction is not None
     data = TrainingData(TokenRows(corpus.train, ("input_ids",)), TokenRows(corpus.validation, ("input_ids",)))
     model = new_pretraining_model(config, load_tokenizer(corpus.tokenizer)).train()
     objective = build_objective(config.objective, model.config, settings.seed, length_multiple=1)
