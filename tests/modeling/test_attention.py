@@ -7,9 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metro_t0.modeling.attention import Attention, attend, cyclic_distances, relative_buckets, spread
+from metro_t0.modeling.attention import (
+    Attention,
+    at_positions,
+    attend,
+    cyclic_distances,
+    relative_buckets,
+    spread,
+)
+from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from network_reference import bucket_table
-from tiny_networks import randomize, tiny_config
+from tiny_networks import PAD, random_ids, randomize, tiny_config
 
 # Smallest magnitudes of bucket 0, 1, 2, … as the official function has them.
 SMALLEST = {
@@ -135,3 +143,84 @@ def test_gradients_of_one_attention() -> None:
 
     # The softmax runs in float32 whatever the model's type, hence the coarse steps.
     assert torch.autograd.gradcheck(value, (states, bias), eps=1e-3, atol=2e-3, rtol=1e-3, fast_mode=True)
+
+
+class TestMaskOfKeysBesideABias:
+    """The fused kernel gets the mask as one more feature of queries and keys."""
+
+    @staticmethod
+    def _inputs(dtype: torch.dtype, scale: float) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        inputs = (torch.randn(3, 2, 4, 9, 8, generator=generator) * scale).to(dtype).unbind()
+        bias = torch.randn(1, 4, 9, 9, generator=generator) * scale
+        mask = torch.ones(2, 1, 1, 9, dtype=torch.bool)
+        mask[0, ..., 6:] = False
+        mask[1, ..., ::2] = False
+        return list(inputs), {"bias": bias, "mask": mask}
+
+    @torch.no_grad()
+    def test_is_the_masked_computation(self) -> None:
+        inputs, limits = self._inputs(torch.float32, 1.0)
+        fused, _ = attend(*inputs, **limits, causal=False, dropout=0.0, need_weights=False)
+        plain, _ = attend(*inputs, **limits, causal=False, dropout=0.0, need_weights=True)
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize("scale", [1.0, 8.0])
+    def test_hidden_keys_weigh_exactly_nothing(self, dtype: torch.dtype, scale: float) -> None:
+        (query, key, value), limits = self._inputs(dtype, scale)
+        outputs = []
+        for filler in (0.0, 3e4):  # what float16 holds
+            hidden = value.masked_fill(~limits["mask"].transpose(2, 3), filler)
+            output, _ = attend(query, key, hidden, **limits, causal=False, dropout=0.0, need_weights=False)
+            outputs.append(output)
+        assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("padded", [False, True], ids=["", "padded"])
+class TestOnlySomePositions:
+    """Asked for the states at some positions, a stack gives what it gives there when asked for all."""
+
+    POSITIONS = torch.tensor([[0, 3, 3, 8], [6, 2, 0, 6], [5, 4, 1, 2]])
+
+    @staticmethod
+    def _model(attention: str) -> MetroT0ForConditionalGeneration:
+        model = randomize(MetroT0ForConditionalGeneration(tiny_config())).double()
+        model.set_attn_implementation(attention)
+        return model
+
+    def _assert_same(self, stack: torch.nn.Module, **inputs: torch.Tensor | None) -> None:
+        weights = torch.randn(3, 4, 12, dtype=torch.float64)
+        found = []
+        for positions in (None, self.POSITIONS):
+            states = stack(**inputs, positions=positions).last_hidden_state
+            if positions is None:
+                assert states.shape[1] > 4
+                states = at_positions(states, self.POSITIONS)
+            stack.zero_grad()
+            (states * weights).sum().backward()
+            found.append([states, *(parameter.grad.clone() for parameter in stack.parameters())])
+            with torch.no_grad():  # where another kernel computes
+                alone = stack(**inputs, positions=self.POSITIONS).last_hidden_state
+            torch.testing.assert_close(alone, states, rtol=1e-6, atol=1e-6)
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+    def test_encoder(self, attention: str, padded: bool) -> None:
+        ids = random_ids([9, 7, 6] if padded else [9, 9, 9])
+        mask = ids.ne(PAD) if padded else None
+        self._assert_same(self._model(attention).encoder, input_ids=ids, attention_mask=mask)
+
+    def test_decoder(self, attention: str, padded: bool) -> None:
+        ids = random_ids([9, 7, 6] if padded else [9, 9, 9], seed=1)
+        encoder_mask = torch.ones(3, 5, dtype=torch.bool)
+        encoder_mask[1, 3:] = False
+        self._assert_same(
+            self._model(attention).decoder,
+            input_ids=ids,
+            attention_mask=ids.ne(PAD) if padded else None,
+            encoder_hidden_states=torch.randn(3, 5, 12, dtype=torch.float64),
+            encoder_attention_mask=encoder_mask if padded else None,
+        )

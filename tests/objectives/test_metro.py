@@ -275,6 +275,44 @@ class TestProjection:
         assert count == 43 and 0 <= hits <= 43
 
 
+class TestMaskedPositions:
+    @settings(max_examples=12, deadline=None)
+    @given(
+        lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+        probability=st.sampled_from([0.05, 0.3, 0.8]),
+        changes=st.sampled_from(
+            [{}, {"lm_positions": "all"}, {"rtd_positions": "masked"}, {"gate_lm_by_rtd": True}]
+        ),
+        seed=st.integers(0, 999),
+    )
+    def test_room_that_is_not_used_weighs_nothing(
+        self,
+        model: MetroT0ForPreTraining,
+        lengths: list[int],
+        probability: float,
+        changes: dict[str, Any],
+        seed: int,
+    ) -> None:
+        """A collated batch has room for the most masked tokens of any row; positions found in the mask fit exactly."""
+        metro = objective(masking=Masking(probability=probability), seed=seed, **changes)
+        batch = metro.collate(rows(lengths, seed), keys(len(lengths)))
+        mask = batch["mask"]
+        if not mask.any():
+            return
+        drawn = torch.from_numpy(np.random.default_rng(seed).integers(4, VOCAB_SIZE, mask.shape))
+        batch["replaced_ids"] = batch["masked_ids"].where(~mask, drawn)
+        roomy = metro(model, batch)
+        exact = metro(
+            model, {name: batch[name] for name in ("original_ids", "masked_ids", "mask", "replaced_ids")}
+        )
+        assert roomy.totals.keys() == exact.totals.keys()
+        for name, total in exact.totals.items():
+            torch.testing.assert_close(roomy.totals[name], total, rtol=1e-6, atol=1e-6, msg=name)
+        by_roomy, by_exact = gradients(model, roomy.loss), gradients(model, exact.loss)
+        for name, gradient in by_exact.items():
+            torch.testing.assert_close(by_roomy[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
+
+
 class TestNormalizers:
     @pytest.mark.parametrize(
         "changes",

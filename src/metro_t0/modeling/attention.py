@@ -36,7 +36,8 @@ def relative_buckets(
         max_distance: distance whose bucket is the outermost.
         max_positions: positions that the official code tabulates.
     """
-    farthest = torch.tensor(max_positions - 1, device=distances.device)
+    # Filled there: a number that is copied to a GPU makes the host wait.
+    farthest = torch.full((), max_positions - 1, device=distances.device)
     origin = _magnitude_buckets(farthest, num_buckets, max_distance)
     magnitudes = _magnitude_buckets(distances.abs(), num_buckets, max_distance)
     return (distances.sign() * magnitudes + origin).clamp(min=0)

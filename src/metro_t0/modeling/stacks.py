@@ -23,7 +23,10 @@ from .layers import DecoderBlock, EncoderBlock
 def computed_in(tensor: torch.Tensor) -> torch.dtype:
     """The type in which layers compute: autocast's where it is on, so that states are cast once, not at every use."""
     device = tensor.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+    # The meta device has no autocast, and asking whether it is on would be an error.
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
 
 
 class _Stack(nn.Module):
