@@ -1,6 +1,6 @@
 """Goodput of a run that is really killed, beside the simulation that ``metro-t0 plan --failures-per-day`` makes.
 
-    python benchmarks/goodput.py --work /tmp/goodput --steps 4000 --save-every 100 --mean-seconds 30
+    python benchmarks/goodput.py --work goodput --steps 4000 --save-every 100 --mean-seconds 30
 
 Trains a tiny network on the language reference of this Python: once undisturbed, which gives the seconds of a step, a
 save and a start; then with SIGKILL at exponential times, resumed after each. Prints one JSON object. Both runs
