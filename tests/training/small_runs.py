@@ -158,7 +158,9 @@ BAG_OPTIMIZER = OptimizerSettings(learning_rate=0.05, warmup_steps=3, clip_norm=
 
 def losses(run: Path, kind: str = "train") -> dict[int, dict[str, Any]]:
     """Lines of ``metrics.jsonl`` by step, without what depends on the clock."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    written = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    # The last line may be half there, of a process that is writing it or was killed while it did.
+    lines = [json.loads(line) for line in written if line.endswith("\n")]
     clock = {
         "seconds",
         "tokens_per_second",

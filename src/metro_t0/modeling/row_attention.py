@@ -4,7 +4,7 @@
 
 The matrix products are the library's; what is ours is the order. The fused kernel of torch falls back to a plain
 backward where a bias needs a gradient, and draws dropout one number at a time: on the processors that were measured it
-takes three times as long without a bias, and ten times with dropout (docs/performance.md).
+takes three times as long without a bias, five to six times with one or with dropout (docs/performance.md).
 Shapes: B batch, H heads, T query length, S key length, K head width; n rows of the batch at once.
 """
 
