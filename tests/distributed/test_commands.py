@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,8 @@ def test_the_launch_file_for_several_machines_runs(alone: Path, corpus: Path, tm
         port = probe.getsockname()[1]
     environment = {
         **os.environ,
+        # The launch file calls torchrun by name, as a user's active environment has it.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "NODES": "2",
         "PROCESSES": "1",
         "ENDPOINT": f"localhost:{port}",
