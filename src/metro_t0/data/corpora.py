@@ -15,7 +15,7 @@ A source is
 - ``hf:NAME[:SUBSET][@SPLIT]``, a dataset of the Hugging Face Hub, streamed (``train`` unless given);
 - ``pydocs``: the docstrings and language reference of this Python installation (``./pydocs`` is a folder).
 
-Files may be compressed (``.gz``, ``.xz``, ``.zst``). Everything is streamed: at most one document (16 MB of one
+Files may be compressed (``.gz``, ``.xz``, ``.zst``). Everything is streamed: at most one document (8 MB of one
 that is larger), one batch of Parquet rows or one line of JSON is held at a time.
 """
 
@@ -46,7 +46,7 @@ PARQUET_SUFFIXES = (".parquet",)
 
 _READ_BUFFER_BYTES = 1 << 20
 # Larger text files are read in parts, so that no file has to fit into memory.
-_LARGEST_DOCUMENT_BYTES = 16 << 20
+_LARGEST_DOCUMENT_BYTES = 8 << 20
 _PARQUET_BATCH_ROWS = 256
 _HUB_SOURCE = re.compile(r"hf:(?P<name>[^:@]+)(:(?P<subset>[^@]+))?(@(?P<split>.+))?")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
