@@ -91,8 +91,11 @@ class PromptedData:
         """
         if epoch < 0:
             raise ValueError(f"epochs count from 0, not {epoch}")
-        windows = [self._window(rows, template, epoch, seed) for template, rows in self._rows_by_template()]
-        indices = np.concatenate(windows)
+        windows = [
+            self._window(rows, template, epoch, seed).astype(narrow)
+            for template, rows in self._rows_by_template()
+        ]
+        indices = np.concatenate(windows, dtype=np.int64)
         np.random.default_rng([seed, 1, epoch]).shuffle(indices)
         return indices
 
@@ -106,15 +109,18 @@ class PromptedData:
 
     def _rows_by_template(self) -> Iterator[tuple[int, np.ndarray]]:
         """Each template with its rows in ``train``, ascending int64; a task at a time is held in memory."""
-        columns = {name: self.train.data.column(name) for name in ("task", "template")}
-        tasks = columns["task"].to_numpy()
-        first = 0
+        import pyarrow.compute as pc
+
+        counted = pc.value_counts(self.train.data.column("task")).to_pylist()
+        rows = {entry["values"]: entry["counts"] for entry in counted}
+        column = self.train.data.column("template")
+        start = first = 0
         for number, task in enumerate(self.card["tasks"]):
-            start, end = np.searchsorted(tasks, [number, number + 1])
-            of_task = columns["template"].slice(start, end - start).to_numpy()
+            of_task = column.slice(start, rows.get(number, 0)).to_numpy()
             templates = sum(entry["task"] == task["name"] for entry in self.card["templates"])
             for template in range(first, first + templates):
                 yield template, np.flatnonzero(of_task == template) + start
+            start += len(of_task)
             first += templates
 
     def lengths(self, part: Literal["train", "validation"]) -> np.ndarray:
