@@ -91,6 +91,8 @@ class PromptedData:
         """
         if epoch < 0:
             raise ValueError(f"epochs count from 0, not {epoch}")
+        # Half the memory until they are put together, unless there are very many rows.
+        narrow = np.int32 if len(self.train) < 1 << 31 else np.int64
         windows = [
             self._window(rows, template, epoch, seed).astype(narrow)
             for template, rows in self._rows_by_template()
