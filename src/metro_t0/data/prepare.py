@@ -205,7 +205,7 @@ def prepare(
         if name not in {source.name for source in resolved}:
             known = ", ".join(source.name for source in resolved)
             raise ValueError(f"a weight is given for {name}, which is no source; the sources are: {known}")
-    given = _load_tokenizer(tokenizer) if tokenizer else None
+    given = read_tokenizer(tokenizer) if tokenizer else None
     with WorkFolder(Path(out)) as work, _progress(console) as progress:
         if work.continued and console is not None:
             console.print(f"going on with the work in {work.path}", markup=False, highlight=False)
@@ -214,7 +214,8 @@ def prepare(
     return PreparedCorpus.load(out)
 
 
-def _load_tokenizer(path: Path) -> MetroT0Tokenizer:
+def read_tokenizer(path: Path) -> MetroT0Tokenizer:
+    """The tokenizer of a folder on this machine; raises ValueError when there is none that can be read."""
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
     if not Path(path).is_dir():
