@@ -62,6 +62,42 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert "Tokenising" in captured.err, "progress goes to standard error"
 
 
+def test_weights_repeats_and_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    other = source.with_name("other.txt")
+    other.write_text("A short one.\n\nA short one.\n\nAnother.\n")
+    options = [
+        "--split-documents",
+        "blank-line",
+        "--vocab-size",
+        "500",
+        "--processes",
+        "2",
+        "--keep-duplicates",
+    ]
+    assert (
+        run(
+            monkeypatch,
+            source,
+            other,
+            "--out",
+            source.parent / "out",
+            *options,
+            "--weight",
+            f"{other}=3",
+            "--json",
+        )
+        == 0
+    )
+    card = json.loads(capsys.readouterr().out)
+    assert [entry["weight"] for entry in card["sources"]] == [1.0, 3.0]
+    assert card["sources"][1]["documents"] == 3 and card["settings"]["keep_duplicates"] is True
+    for wrong in ("books", "books=many", "=2"):
+        assert run(monkeypatch, source, "--out", source.parent / "not", "--weight", wrong) == 2
+        assert "write a source and a number, such as books/=2.5" in capsys.readouterr().err
+
+
 def test_a_mistake_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
 ) -> None:
