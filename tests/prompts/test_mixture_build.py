@@ -160,6 +160,28 @@ def test_a_broken_row_is_named_and_after_its_mend_the_build_goes_on(
     assert data.card["tasks"][1]["rows"]["train"] == 11_880
 
 
+@pytest.mark.parametrize("label", [2, -1])
+def test_a_label_out_of_range_is_named(
+    tmp_path: Path,
+    mixture_file: Path,
+    small_tokenizer: Any,
+    write_json_lines: Any,
+    boat_rows: Any,
+    label: int,
+) -> None:
+    rows = boat_rows(ROWS)
+    rows[1234]["label"] = label
+    write_json_lines(mixture_file.parent / "ships.jsonl", rows)
+    message = (
+        rf"ships\.jsonl, row 1235: template 'question' of boats cannot be rendered: it asks for answer choice {label} "
+        "of 2"
+    )
+    with pytest.raises(ValueError, match=message) as error:
+        _build(mixture_file, small_tokenizer, tmp_path / "out", processes=2)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_ends_early_is_named(tmp_path: Path, mixture_file: Path, small_tokenizer: Any) -> None:
     folder = mixture_file.parent
     packed = gzip.compress((folder / "ships.jsonl").read_bytes())
