@@ -62,7 +62,7 @@ def build(
     """Render and tokenize a mixture into a folder that `metro-t0 finetune --mixture` reads.
 
     \b
-      metro-t0 mixture build mixture.yaml --tokenizer runs/pretrain/tokenizer --out prompted
+      metro-t0 mixture build mixture.yaml --tokenizer runs/pretrain/model --out prompted
     As METRO-T0 did, for a run of two epochs:
       metro-t0 mixture build mixture.yaml --tokenizer DIR --out prompted --drop-long --epochs 2
 
