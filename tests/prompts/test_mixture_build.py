@@ -97,12 +97,9 @@ def test_processes_units_and_interruptions_do_not_show(
     out = tmp_path / "killed"
     process = _build_in_process(mixture_file, small_tokenizer, out, processes=2)
     _wait(lambda: len(_finished(out)) >= 3)
-    workers = _workers_of(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert not out.exists()
-    # The workers notice within a second or two that their parent is gone.
-    _wait(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     kept = _finished(out)
     assert 3 <= len(kept) < 24
     again = _build(mixture_file, small_tokenizer, out, processes=2)

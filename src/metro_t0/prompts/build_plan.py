@@ -28,7 +28,7 @@ MAX_VALIDATION_ROWS = 1000
 # Some seconds of work: what an interruption loses, for each process.
 UNIT_EXAMPLES = 32_768
 # Rows wait in memory, a few units a process.
-_UNIT_CHARACTERS = 8_000_000
+_UNIT_CHARACTERS = 4_000_000
 
 _LAYOUT = 1
 _PROBE = [
