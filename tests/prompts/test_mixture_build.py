@@ -301,9 +301,13 @@ def test_the_card_tells_all(tmp_path: Path, mixture_file: Path, small_tokenizer:
 def test_examples_to_read_show_every_template(
     tmp_path: Path, mixture_file: Path, small_tokenizer: Any
 ) -> None:
+    source = mixture_file.parent / "boats.jsonl"
+    # To some, what follows a text is a line's end; not in JSON lines.
+    source.write_text(source.read_text().replace("boat 1 ", "boat 1 \\u2028 "))
     data = _build(mixture_file, small_tokenizer, tmp_path / "out")
-    lines = (data.path / "examples.jsonl").read_text(encoding="utf-8").splitlines()
-    examples = [json.loads(line) for line in lines]
+    with (data.path / "examples.jsonl").open(encoding="utf-8") as lines:
+        examples = [json.loads(line) for line in lines]
+    assert any("\u2028" in example["input"] + example["target"] for example in examples)
     assert [example["task"] for example in examples] == ["boats"] * 10 + ["ships"] * 10
     assert [example["template"] for example in examples[:2]].count("question") == 1
     for example in examples:

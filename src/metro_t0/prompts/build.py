@@ -24,14 +24,17 @@ from metro_t0.prompts.build_card import SPLITS, mixture_card, write_card
 from metro_t0.prompts.build_plan import (
     UNIT_EXAMPLES,
     BuildSettings,
+    SourceFacts,
     TaskPlan,
     Tokenizer,
     fingerprint,
     plan_task,
+    source_facts,
+    task_parts,
     vocabulary_checksum,
 )
 from metro_t0.prompts.rendering import Counts, check
-from metro_t0.prompts.tasks import Task
+from metro_t0.prompts.tasks import Part, Task
 from metro_t0.prompts.unit_work import (
     EXAMPLES_A_TASK,
     UnitWork,
@@ -71,9 +74,8 @@ def build(
         work.keep = resumable and (work / "units").is_dir()
         check(tasks, check_choices=settings.check_choices)
         try:
-            _Build(work, tasks, tokenizer, settings, unit_examples).run(
-                processes or available_processes(), resumable, console
-            )
+            many = processes or available_processes()
+            _Build(work, tasks, tokenizer, settings, unit_examples, many).run(resumable, console)
         except OSError as error:
             raise ValueError(f"cannot write {work.path}: {error.strerror or error}") from error
     if console is not None:
@@ -90,26 +92,37 @@ class _Build:
         tokenizer: Tokenizer,
         settings: BuildSettings,
         unit_examples: int,
+        processes: int,
     ) -> None:
         self._work, self._settings, self._unit_examples = work, settings, unit_examples
-        self._tasks, self._tokenizer = tuple(tasks), tokenizer
+        self._tasks, self._tokenizer, self._processes = tuple(tasks), tokenizer, processes
         self._vocabulary = vocabulary_checksum(tokenizer)
         self._plans: list[TaskPlan] = []
         templates = 0
-        for number, task in enumerate(tasks):
-            self._plans.append(plan_task(number, templates, task, settings))
+        for number, (task, facts) in enumerate(zip(tasks, self._facts(), strict=True)):
+            self._plans.append(plan_task(number, templates, task, facts, settings))
             templates += len(task.templates)
         names = [fingerprint(plan, settings, self._vocabulary, unit_examples) for plan in self._plans]
         self._groups = [f"units/{name}" for name in names]
         work.forget("units", names)
 
-    def run(self, processes: int, resumable: bool, console: Console | None) -> None:
+    def _facts(self) -> list[dict[Part, SourceFacts]]:
+        """What the sources of each task are; each is read through for it."""
+        facts: list[dict[Part, SourceFacts]] = [{} for _ in self._tasks]
+        parts = [(number, part) for number, task in enumerate(self._tasks) for part in task_parts(task)]
+        sources = [self._tasks[number].source(part) for number, part in parts]
+        found = map_in_order(source_facts, sources, min(self._processes, len(sources)))
+        for (number, part), (_, of_source) in zip(parts, found, strict=True):
+            facts[number][part] = of_source
+        return facts
+
+    def run(self, resumable: bool, console: Console | None) -> None:
         """Makes what is not there yet and puts the output together."""
         total = sum(plan.renderings for plan in self._plans)
         done = 0
         with _progress(console, total) as advance:
             pieces = self._pieces(self._prepare_workers(), advance)
-            shared = processes if total >= _RENDERINGS_WORTH_PROCESSES else 1
+            shared = self._processes if total >= _RENDERINGS_WORTH_PROCESSES else 1
             for piece, renderings in map_in_order(build_unit, pieces, shared):
                 done += renderings
                 self._work.keep |= resumable and done >= _RENDERINGS_WORTH_KEEPING
@@ -165,8 +178,8 @@ class _Build:
                 for number, of_template in enumerate(content, start=plan.first_template):
                     counts[number][split].add(Counts.of_json(of_template))
                 if split == "train" and len(of_task) < EXAMPLES_A_TASK:
-                    lines = (folder / "examples.jsonl").read_text(encoding="utf-8", errors="surrogatepass")
-                    of_task += lines.splitlines(keepends=True)
+                    with (folder / "examples.jsonl").open(encoding="utf-8", errors="surrogatepass") as lines:
+                        of_task += lines
             examples += of_task[:EXAMPLES_A_TASK]
         if not any(of_template["train"].examples for of_template in counts):
             raise ValueError(f"mixture {self._settings.name!r} leaves no example to train on")

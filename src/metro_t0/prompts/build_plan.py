@@ -1,6 +1,6 @@
 """What a build has to do: which rows of a task go where, in which units, and the name that finished units keep.
 
-    plan = plan_task(0, 0, task, settings)
+    plan = plan_task(0, 0, task, {"train": source_facts(task.source("train"))}, settings)
     for unit in plan.units(unit_examples=32_768): ...     # in the order of the files
     fingerprint(plan, settings, vocabulary, 32_768)        # changes with whatever the units are made from
 
@@ -291,16 +291,21 @@ class TaskPlan:
         return chosen
 
 
-def plan_task(number: int, first_template: int, task: Task, settings: BuildSettings) -> TaskPlan:
-    """Counts the rows of a task and draws what is held out by the seed; raises ValueError for unreadable rows."""
-    facts: dict[Part, SourceFacts] = {"train": source_facts(task.source("train"))}
+def task_parts(task: Task) -> tuple[Part, ...]:
+    """The parts of a task that are built."""
+    return ("train",) if task.validation is None else ("train", "validation")
+
+
+def plan_task(
+    number: int, first_template: int, task: Task, facts: dict[Part, SourceFacts], settings: BuildSettings
+) -> TaskPlan:
+    """Draws by the seed which rows of a task are held out; ``facts`` are those of its parts."""
     train, held_out = facts["train"].rows, 0
     seed = (settings.seed, zlib.crc32(task.name.encode()))
     generator = np.random.default_rng(seed)
     from_train: frozenset[int] = frozenset()
     from_validation = None
     if task.validation is not None:
-        facts["validation"] = source_facts(task.validation)
         held_out = facts["validation"].rows
         if held_out > MAX_VALIDATION_ROWS:
             from_validation = _draw(generator, held_out, MAX_VALIDATION_ROWS)
