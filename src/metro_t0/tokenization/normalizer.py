@@ -1,18 +1,27 @@
-"""The text normaliser that runs before SentencePiece: straight quotes, and punctuation set apart from words.
+"""The text normalisers that run before SentencePiece, one of them for each vocabulary.
 
-Used by the tokenizer and by the training of vocabularies, so that both see the same text:
+Used by the tokenizer and by the training of vocabularies, so that both see the same text. The published one is for
+English: straight quotes, and punctuation set apart from words:
 
 >>> normalize = TextNormalizer(lower=True)
 >>> normalize("``Don't!'' she said (twice).")
 '" don\\'t !" she said ( twice ).'
+
+The neutral one is for any language:
+
+>>> NeutralNormalizer()("“Cafe\\u0301”  !")
+'“Café”  !'
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
-_STRAIGHT = tuple(zip("‘’´“”—–", "'''\"\"--", strict=True))
+NORMALIZERS = ("english", "neutral")
+
+STRAIGHT = tuple(zip("‘’´“”—–", "'''\"\"--", strict=True))
 _PUNCTUATION_RUN = re.compile("!+")
 _CONTRACTION = re.compile(r"' ([smdSMDtT]|ll|re|ve)\b")
 # What follows an upper-case contraction is set apart from it too: "' LL-x" becomes "'LL -x".
@@ -51,7 +60,7 @@ class TextNormalizer:
     def __call__(self, text: str) -> str:
         text = text.replace("``", '"').replace("''", '"')
         if not text.isascii():
-            for typographic, straight in _STRAIGHT:
+            for typographic, straight in STRAIGHT:
                 text = text.replace(typographic, straight)
         line = self._set_punctuation_apart(" ".join(text.split()))
         if "' " in line:
@@ -77,3 +86,31 @@ class TextNormalizer:
     def __reduce__(self) -> tuple[type[TextNormalizer], tuple[bool]]:
         # The table stays out of pickles, so that a used and a fresh normaliser have the same fingerprint.
         return TextNormalizer, (self.lower,)
+
+
+class NeutralNormalizer:
+    """Callable ``text -> text in Unicode's form NFC``; spaces, case and punctuation of every script stay.
+
+    NFC joins a letter and its accents where Unicode has one character for both, so that a vocabulary need not learn
+    both spellings; nobody sees the difference. NFKC, which the published vocabularies apply, would go further and
+    change what is read (``x²`` to ``x2``, full-width forms, ligatures): the text could not be given back.
+    """
+
+    def __call__(self, text: str) -> str:
+        return unicodedata.normalize("NFC", text)
+
+
+def check_normalizer(name: str) -> None:
+    """Refuse a name that is not one of ``NORMALIZERS`` with a ValueError that lists them."""
+    if name not in NORMALIZERS:
+        raise ValueError(f"there is no normalizer {name!r}; there are: {', '.join(NORMALIZERS)}")
+
+
+def make_normalizer(name: str, lower: bool) -> Callable[[str], str]:
+    """The normaliser ``name``, one of ``NORMALIZERS``; the neutral one keeps case whatever ``lower`` says.
+
+    Raises:
+        ValueError: there is no normaliser of that name.
+    """
+    check_normalizer(name)
+    return NeutralNormalizer() if name == "neutral" else TextNormalizer(lower)

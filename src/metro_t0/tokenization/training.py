@@ -7,6 +7,9 @@
 As the published vocabularies were, it is trained on the corpus's words and their counts, not on a sample of
 its sentences: every text counts, memory is bounded by the number of distinct words, and the same words in
 another order or on another machine give the same vocabulary.
+
+With ``normalizer="neutral"`` it is trained on a sample of the lines as they stand, since a script without spaces
+has no words to count. Such a vocabulary spells characters that it lacks by their bytes, so that nothing is unknown.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sentencepiece
 
-from .normalizer import TextNormalizer
+from .model_file import round_scores
+from .normalizer import NeutralNormalizer, TextNormalizer, check_normalizer
+from .sampling import sample_lines
 from .tokenizer import SPECIAL_TOKENS, VOCABULARY_FILES, MetroT0Tokenizer
 
 if TYPE_CHECKING:
@@ -33,9 +38,15 @@ if TYPE_CHECKING:
 MAX_DISTINCT_WORDS = 2_000_000
 """Beyond this many distinct words (about 300 MB) the rarest are forgotten while counting."""
 
+NEUTRAL_CHARACTERS = 20_000_000
+"""What SentencePiece reads at most for a neutral vocabulary: it keeps all of it, about 30 bytes a character."""
+
 _LONGEST_WORD = 1024
 # In the vocabulary however rare: a prompt asks with "?" even where the corpus hardly does.
 _REQUIRED_CHARACTERS = string.ascii_letters + string.digits + string.punctuation
+# Scores are multiples of 1/256: their sums are exact in SentencePiece's 32 bits over about 8,000 tokens a line, so
+# that equal cuts stay equal wherever they stand, and other implementations of the model cut alike.
+_SCORE_STEPS = 256
 # Sums of floating-point numbers are split by thread: another number would train another vocabulary.
 _THREADS = 2
 _TOO_LARGE = re.compile(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)")
@@ -48,37 +59,56 @@ def train_tokenizer(
     out: Path,
     *,
     lower: bool = True,
+    normalizer: str = "english",
     num_sentinel_tokens: int = 512,
+    seed: int = 0,
     console: Console | None = None,
 ) -> MetroT0Tokenizer:
     """Train a SentencePiece unigram vocabulary and save it to the folder ``out``.
 
-    The same texts give the same vocabulary, byte for byte. The folder appears whole or not at all.
+    The same texts give the same vocabulary, byte for byte. The folder appears whole or not at all. Scores are
+    rounded to multiples of 1/256.
 
     Args:
         texts: the corpus, read once; how it is cut into texts does not matter.
         vocab_size: SentencePiece pieces, the four special ones and ``[MASK]`` included.
         out: a folder that does not exist yet, or an empty one.
-        lower: an uncased vocabulary (normaliser ``nmt_nfkc_cf``) or a cased one (``nmt_nfkc``).
+        lower: an uncased vocabulary (normaliser ``nmt_nfkc_cf``) or a cased one (``nmt_nfkc``); a neutral one is
+            always cased.
+        normalizer: ``english``, as the published vocabularies, or ``neutral``, for any language: see
+            ``NeutralNormalizer``.
         num_sentinel_tokens: sentinels after the pieces, of which the first is METRO's mask token.
+        seed: of the sample of lines, where a neutral vocabulary has more than ``NEUTRAL_CHARACTERS`` to learn from.
 
     Raises:
-        ValueError: ``out`` holds something, the texts hold no word, or ``vocab_size`` is too large or too
-            small for them (the message names the nearest possible size).
+        ValueError: ``out`` holds something, the texts hold no word, there is no such normaliser, or ``vocab_size``
+            is too large or too small for them (the message names the nearest possible size).
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty: choose another folder for the tokenizer or remove it")
     if num_sentinel_tokens < 1:
         raise ValueError(f"num_sentinel_tokens is {num_sentinel_tokens}: the mask token needs at least 1")
-    with console.status("Counting words") if console else nullcontext():
-        counts = count_words(texts, lower)
-    if not counts:
+    check_normalizer(normalizer)
+    neutral = normalizer == "neutral"
+    with console.status("Reading text" if neutral else "Counting words") if console else nullcontext():
+        corpus = _neutral_lines(texts, seed) if neutral else count_words(texts, lower)
+    if not corpus:
         raise ValueError("there is no text to train a tokenizer on: the corpus is empty")
-    with console.status(f"Training {vocab_size} pieces on {len(counts)} words") if console else nullcontext():
-        model = _train_unigram(counts, vocab_size, lower)
-    _save(model, out, lower=lower, n_sentinel_tokens=num_sentinel_tokens)
+    told = f"Training {vocab_size} pieces on {len(corpus)} {'lines' if neutral else 'words'}"
+    with console.status(told) if console else nullcontext():
+        sentences = _word_lines(corpus) if isinstance(corpus, Counter) else iter(corpus)
+        model = _train_unigram(sentences, vocab_size, _NEUTRAL if neutral else _english(lower))
+    model = round_scores(model, _SCORE_STEPS)
+    _save(model, out, lower=lower, normalizer=normalizer, n_sentinel_tokens=num_sentinel_tokens)
     return MetroT0Tokenizer.from_pretrained(out)
+
+
+def _neutral_lines(texts: Iterable[str], seed: int) -> list[str]:
+    """Normalised lines of at most about ``NEUTRAL_CHARACTERS``, long ones cut."""
+    normalize = NeutralNormalizer()
+    sample = sample_lines(texts, max_characters=NEUTRAL_CHARACTERS, seed=seed)
+    return list(_cut_long_words(normalize(line.encode("utf-8", "replace").decode()) for line in sample))
 
 
 def count_words(texts: Iterable[str], lower: bool, max_distinct: int = MAX_DISTINCT_WORDS) -> Counter[str]:
@@ -101,7 +131,7 @@ def _forget_rarest(counts: Counter[str], keep: int) -> Counter[str]:
     return Counter({word: count for word, count in counts.items() if count > threshold})
 
 
-def _cut_long_words(words: list[str]) -> Iterator[str]:
+def _cut_long_words(words: Iterable[str]) -> Iterator[str]:
     for word in words:
         if len(word) <= _LONGEST_WORD:
             yield word
@@ -123,19 +153,35 @@ def _word_lines(counts: Counter[str]) -> Iterator[str]:
             yield f"{line}\t1"
 
 
-def _train_unigram(counts: Counter[str], vocab_size: int, lower: bool) -> bytes:
+def _english(lower: bool) -> dict[str, Any]:
+    return {
+        "input_format": "tsv",
+        "normalization_rule_name": "nmt_nfkc_cf" if lower else "nmt_nfkc",
+        "character_coverage": 0.9999,
+        "required_chars": _REQUIRED_CHARACTERS.lower() if lower else _REQUIRED_CHARACTERS,
+    }
+
+
+# The text has its Unicode form already and keeps its spaces; rare characters are left to the bytes.
+_NEUTRAL: dict[str, Any] = {
+    "input_format": "text",
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "character_coverage": 0.9995,
+    "required_chars": _REQUIRED_CHARACTERS,
+    "byte_fallback": True,
+}
+
+
+def _train_unigram(sentences: Iterator[str], vocab_size: int, settings: dict[str, Any]) -> bytes:
     """Serialized SentencePiece model with the published special pieces, ids 0 to 4."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=_word_lines(counts),
-            input_format="tsv",
+            sentence_iterator=sentences,
             model_writer=model,
             model_type="unigram",
             vocab_size=vocab_size,
-            normalization_rule_name="nmt_nfkc_cf" if lower else "nmt_nfkc",
-            character_coverage=0.9999,
-            required_chars=_REQUIRED_CHARACTERS.lower() if lower else _REQUIRED_CHARACTERS,
             max_sentencepiece_length=32,
             max_sentence_length=16 * _LONGEST_WORD,
             bos_id=0,
@@ -149,6 +195,7 @@ def _train_unigram(counts: Counter[str], vocab_size: int, lower: bool) -> bytes:
             user_defined_symbols=["[MASK]"],
             num_threads=_THREADS,
             minloglevel=2,
+            **settings,
         )
     except RuntimeError as error:
         raise _size_error(str(error), vocab_size) from None
@@ -166,7 +213,7 @@ def _size_error(message: str, vocab_size: int) -> ValueError:
     return ValueError(f"SentencePiece cannot train {vocab_size} pieces on this corpus: {reason}")
 
 
-def _save(model: bytes, out: Path, *, lower: bool, n_sentinel_tokens: int) -> None:
+def _save(model: bytes, out: Path, *, lower: bool, normalizer: str, n_sentinel_tokens: int) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     aside.mkdir()
@@ -178,7 +225,14 @@ def _save(model: bytes, out: Path, *, lower: bool, n_sentinel_tokens: int) -> No
         dict_path.write_bytes("".join(f"{piece} 1\n" for piece in pieces).encode())
         # Corpora are text throughout: "</s>" inside a document must not end a sequence.
         MetroT0Tokenizer(
-            str(sp_path), str(dict_path), lower, n_sentinel_tokens, split_special_tokens=True
+            str(sp_path),
+            str(dict_path),
+            lower,
+            n_sentinel_tokens,
+            normalizer=normalizer,
+            # The clean-up of decoded text is for English with its punctuation set apart.
+            clean_up_tokenization_spaces=normalizer != "neutral",
+            split_special_tokens=True,
         ).save_pretrained(aside)
         aside.rename(out)
     except BaseException:
