@@ -10,6 +10,7 @@ import json
 import random
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def lines_of(texts: Iterable[str]) -> Iterator[str]:
@@ -19,7 +20,13 @@ def lines_of(texts: Iterable[str]) -> Iterator[str]:
 
 
 def random_lines(texts: Iterable[str], count: int, seed: int) -> list[str]:
-    """``count`` lines drawn without replacement, in random order; all of them where there are no more."""
+    """``count`` lines drawn without replacement, in random order; all of them where there are no more.
+
+    Raises:
+        ValueError: ``count`` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"the number of lines to draw must be at least 1, not {count}")
     rng = random.Random(seed)
     drawn: list[str] = []
     for number, line in enumerate(lines_of(texts)):
@@ -36,7 +43,12 @@ def sample_lines(texts: Iterable[str], *, max_characters: int, seed: int) -> Ite
 
     The share is 1/2, 1/4, ..., the largest under which the sample has at most ``max_characters``, whatever the stream's
     size. Candidates wait in a temporary file of at most a few times ``max_characters``; memory holds one text.
+
+    Raises:
+        ValueError: ``max_characters`` is below 1, or the temporary file cannot be written.
     """
+    if max_characters < 1:
+        raise ValueError(f"a sample needs at least 1 character, not {max_characters}")
     rng = random.Random(seed)
     halvings = 0
     # Of the lines kept so far: characters of those that survive exactly so many halvings.
@@ -47,14 +59,27 @@ def sample_lines(texts: Iterable[str], *, max_characters: int, seed: int) -> Ite
             if survives < halvings:
                 continue
             characters[survives] += len(line)
-            waiting.write(f"{survives} {json.dumps(line)}\n")
+            with _disk_errors():
+                waiting.write(f"{survives} {json.dumps(line)}\n")
             while sum(characters[halvings:]) > max_characters and halvings < 63:
                 halvings += 1
-        waiting.seek(0)
+        with _disk_errors():
+            waiting.seek(0)
         for record in waiting:
             survives_text, line = record.split(" ", 1)
             if int(survives_text) >= halvings:
                 yield json.loads(line)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        raise ValueError(
+            f"cannot keep the sample of lines in {folder}: {error.strerror}; make room or set TMPDIR to another disk"
+        ) from error
 
 
 def _halvings_survived(rng: random.Random) -> int:

@@ -145,6 +145,15 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
         """Id of ``<sen000>``: METRO's mask token and the start token of its decoder in pretraining."""
         return self._num_pieces
 
+    def is_byte(self, index: int) -> bool:
+        """Whether an id stands for one byte of a character that is no piece (neutral vocabularies)."""
+        return self.has_byte_pieces and bool(_BYTE_PIECE.fullmatch(self._convert_id_to_token(index)))
+
+    def unknown_characters(self, text: str) -> str:
+        """The characters that become ``<unk>``, one after the other, as the normalisers leave them."""
+        pieces = self._processor.encode(_mend_surrogates(self._normalizer(text)), out_type=str)
+        return "".join(piece for piece in pieces if self._convert_token_to_id(piece) == UNKNOWN_ID)
+
     @property
     def model_content(self) -> bytes:
         """The SentencePiece model, as ``sp.model`` holds it."""

@@ -61,6 +61,7 @@ def train_tokenizer(
     lower: bool = True,
     normalizer: str = "english",
     num_sentinel_tokens: int = 512,
+    sample_characters: int | None = None,
     seed: int = 0,
     console: Console | None = None,
 ) -> MetroT0Tokenizer:
@@ -78,7 +79,9 @@ def train_tokenizer(
         normalizer: ``english``, as the published vocabularies, or ``neutral``, for any language: see
             ``NeutralNormalizer``.
         num_sentinel_tokens: sentinels after the pieces, of which the first is METRO's mask token.
-        seed: of the sample of lines, where a neutral vocabulary has more than ``NEUTRAL_CHARACTERS`` to learn from.
+        sample_characters: learn from a random share of the lines with at most so many characters; without it from
+            all, a neutral vocabulary from ``NEUTRAL_CHARACTERS``.
+        seed: of that sample.
 
     Raises:
         ValueError: ``out`` holds something, the texts hold no word, there is no such normaliser, or ``vocab_size``
@@ -92,7 +95,10 @@ def train_tokenizer(
     check_normalizer(normalizer)
     neutral = normalizer == "neutral"
     with console.status("Reading text" if neutral else "Counting words") if console else nullcontext():
-        corpus = _neutral_lines(texts, seed) if neutral else count_words(texts, lower)
+        if sample_characters is not None or neutral:
+            limit = NEUTRAL_CHARACTERS if sample_characters is None else sample_characters
+            texts = sample_lines(texts, max_characters=limit, seed=seed)
+        corpus = _neutral_lines(texts) if neutral else count_words(texts, lower)
     if not corpus:
         raise ValueError("there is no text to train a tokenizer on: the corpus is empty")
     told = f"Training {vocab_size} pieces on {len(corpus)} {'lines' if neutral else 'words'}"
@@ -104,11 +110,10 @@ def train_tokenizer(
     return MetroT0Tokenizer.from_pretrained(out)
 
 
-def _neutral_lines(texts: Iterable[str], seed: int) -> list[str]:
-    """Normalised lines of at most about ``NEUTRAL_CHARACTERS``, long ones cut."""
+def _neutral_lines(lines: Iterable[str]) -> list[str]:
+    """Normalised lines, long ones cut."""
     normalize = NeutralNormalizer()
-    sample = sample_lines(texts, max_characters=NEUTRAL_CHARACTERS, seed=seed)
-    return list(_cut_long_words(normalize(line.encode("utf-8", "replace").decode()) for line in sample))
+    return list(_cut_long_words(normalize(line.encode("utf-8", "replace").decode()) for line in lines))
 
 
 def count_words(texts: Iterable[str], lower: bool, max_distinct: int = MAX_DISTINCT_WORDS) -> Counter[str]:
