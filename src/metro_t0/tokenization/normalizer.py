@@ -22,7 +22,6 @@ from collections.abc import Callable
 NORMALIZERS = ("english", "neutral")
 
 STRAIGHT = tuple(zip("‘’´“”—–", "'''\"\"--", strict=True))
-_PUNCTUATION_RUN = re.compile("!+")
 _CONTRACTION = re.compile(r"' ([smdSMDtT]|ll|re|ve)\b")
 # What follows an upper-case contraction is set apart from it too: "' LL-x" becomes "'LL -x".
 _UPPER_CONTRACTION = re.compile(r"' (LL|RE|VE)\b ?")
@@ -36,11 +35,12 @@ def is_punctuation(character: str) -> bool:
 
 
 class _CharacterKinds(dict[int, str]):
-    """Translation table, filled as characters turn up: punctuation becomes "!", all else stays."""
+    """Translation table, filled as characters turn up: punctuation becomes "!", whitespace " ", all else stays."""
 
     def __missing__(self, code_point: int) -> str:
         character = chr(code_point)
-        kind = self[code_point] = "!" if is_punctuation(character) else character
+        kind = "!" if is_punctuation(character) else " " if character.isspace() else character
+        self[code_point] = kind
         return kind
 
 
@@ -62,30 +62,42 @@ class TextNormalizer:
         if not text.isascii():
             for typographic, straight in STRAIGHT:
                 text = text.replace(typographic, straight)
-        line = self._set_punctuation_apart(" ".join(text.split()))
+        kinds = text.translate(self._kinds)
+        # Most lines have single spaces only: to see that is cheaper than to split them into words.
+        if "  " in kinds or kinds[:1] == " " or kinds[-1:] == " " or kinds.count(" ") != text.count(" "):
+            text = " ".join(text.split())
+            kinds = text.translate(self._kinds)
+        line = _set_punctuation_apart(text, kinds)
         if "' " in line:
             line = _CONTRACTION.sub(r"'\1", line)
             line = _UPPER_CONTRACTION.sub(r"'\1 ", line).rstrip(" ")
         return line.lower() if self.lower else line
 
-    def _set_punctuation_apart(self, line: str) -> str:
-        # One pass over the punctuation runs of the line is several times faster than one over its words.
-        line = f" {line} "
-        kinds = line.translate(self._kinds)
-        parts, cut = [], 1
-        for run in _PUNCTUATION_RUN.finditer(kinds):
-            start, end = run.span()
-            opens_word, closes_word = kinds[start - 1] == " ", kinds[end] == " "
-            if opens_word != closes_word:
-                boundary = end if opens_word else start
-                parts.append(line[cut:boundary])
-                cut = boundary
-        parts.append(line[cut:-1])
-        return " ".join(parts)
-
     def __reduce__(self) -> tuple[type[TextNormalizer], tuple[bool]]:
         # The table stays out of pickles, so that a used and a fresh normaliser have the same fingerprint.
         return TextNormalizer, (self.lower,)
+
+
+def _set_punctuation_apart(line: str, kinds: str) -> str:
+    """``line`` with a space between a word and the punctuation runs at its ends; ``kinds`` is its translation."""
+    # One step a punctuation run is several times faster than one a word or a character.
+    between = f" {kinds} ".split("!")
+    parts, cut = [], 0
+    start = stop = len(between[0]) - 1
+    opens_word = between[0][-1] == " "
+    for segment in between[1:]:
+        stop += 1
+        if not segment:
+            continue
+        closes_word = segment[0] == " "
+        if opens_word != closes_word:
+            boundary = stop if opens_word else start
+            parts.append(line[cut:boundary])
+            cut = boundary
+        start = stop = stop + len(segment)
+        opens_word = segment[-1] == " "
+    parts.append(line[cut:])
+    return " ".join(parts)
 
 
 class NeutralNormalizer:

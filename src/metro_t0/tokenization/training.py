@@ -8,8 +8,9 @@ As the published vocabularies were, it is trained on the corpus's words and thei
 its sentences: every text counts, memory is bounded by the number of distinct words, and the same words in
 another order or on another machine give the same vocabulary.
 
-With ``normalizer="neutral"`` it is trained on a sample of the lines as they stand, since a script without spaces
-has no words to count. Such a vocabulary spells characters that it lacks by their bytes, so that nothing is unknown.
+With ``normalizer="neutral"`` it is trained on a sample of the lines, since in a script without spaces what stands
+between spaces is a sentence, of which hardly any comes twice. Such a vocabulary spells characters that it lacks by
+their bytes, so that nothing is unknown.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import re
 import shutil
 import string
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import sentencepiece
 
 from .model_file import round_scores
-from .normalizer import NeutralNormalizer, TextNormalizer, check_normalizer
+from .normalizer import check_normalizer, make_normalizer
 from .sampling import sample_lines
 from .tokenizer import SPECIAL_TOKENS, VOCABULARY_FILES, MetroT0Tokenizer
 
@@ -94,37 +96,33 @@ def train_tokenizer(
         raise ValueError(f"num_sentinel_tokens is {num_sentinel_tokens}: the mask token needs at least 1")
     check_normalizer(normalizer)
     neutral = normalizer == "neutral"
-    with console.status("Reading text" if neutral else "Counting words") if console else nullcontext():
-        if sample_characters is not None or neutral:
-            limit = NEUTRAL_CHARACTERS if sample_characters is None else sample_characters
-            texts = sample_lines(texts, max_characters=limit, seed=seed)
-        corpus = _neutral_lines(texts) if neutral else count_words(texts, lower)
-    if not corpus:
+    if sample_characters is None and neutral:
+        sample_characters = NEUTRAL_CHARACTERS
+    if sample_characters is not None:
+        texts = sample_lines(texts, max_characters=sample_characters, seed=seed)
+    with console.status("Counting words") if console else nullcontext():
+        # Sentences without spaces come once each: none may be forgotten, and the sample bounds them.
+        most = MAX_DISTINCT_WORDS if not neutral else sys.maxsize
+        counts = count_words(texts, lower, most, normalizer)
+    if not counts:
         raise ValueError("there is no text to train a tokenizer on: the corpus is empty")
-    told = f"Training {vocab_size} pieces on {len(corpus)} {'lines' if neutral else 'words'}"
-    with console.status(told) if console else nullcontext():
-        sentences = _word_lines(corpus) if isinstance(corpus, Counter) else iter(corpus)
-        model = _train_unigram(sentences, vocab_size, _NEUTRAL if neutral else _english(lower))
+    with console.status(f"Training {vocab_size} pieces on {len(counts)} words") if console else nullcontext():
+        model = _train_unigram(counts, vocab_size, _NEUTRAL if neutral else _english(lower))
     model = round_scores(model, _SCORE_STEPS)
     _save(model, out, lower=lower, normalizer=normalizer, n_sentinel_tokens=num_sentinel_tokens)
     return MetroT0Tokenizer.from_pretrained(out)
 
 
-def _neutral_lines(lines: Iterable[str]) -> list[str]:
-    """Normalised lines, long ones cut."""
-    normalize = NeutralNormalizer()
-    return list(_cut_long_words(normalize(line.encode("utf-8", "replace").decode()) for line in lines))
-
-
-def count_words(texts: Iterable[str], lower: bool, max_distinct: int = MAX_DISTINCT_WORDS) -> Counter[str]:
+def count_words(
+    texts: Iterable[str], lower: bool, max_distinct: int = MAX_DISTINCT_WORDS, normalizer: str = "english"
+) -> Counter[str]:
     """Counts of the normalised words of ``texts``; beyond ``max_distinct`` words the rarest are forgotten."""
-    normalize = TextNormalizer(lower)
+    normalize = make_normalizer(normalizer, lower)
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(_cut_long_words(normalize(text).split(" ")))
+        counts.update(_cut_long_words(normalize(text).split()))
         if len(counts) > max_distinct:
             counts = _forget_rarest(counts, keep=max_distinct // 2)
-    del counts[""]
     return counts
 
 
@@ -136,7 +134,7 @@ def _forget_rarest(counts: Counter[str], keep: int) -> Counter[str]:
     return Counter({word: count for word, count in counts.items() if count > threshold})
 
 
-def _cut_long_words(words: Iterable[str]) -> Iterator[str]:
+def _cut_long_words(words: list[str]) -> Iterator[str]:
     for word in words:
         if len(word) <= _LONGEST_WORD:
             yield word
@@ -160,7 +158,6 @@ def _word_lines(counts: Counter[str]) -> Iterator[str]:
 
 def _english(lower: bool) -> dict[str, Any]:
     return {
-        "input_format": "tsv",
         "normalization_rule_name": "nmt_nfkc_cf" if lower else "nmt_nfkc",
         "character_coverage": 0.9999,
         "required_chars": _REQUIRED_CHARACTERS.lower() if lower else _REQUIRED_CHARACTERS,
@@ -169,7 +166,6 @@ def _english(lower: bool) -> dict[str, Any]:
 
 # The text has its Unicode form already and keeps its spaces; rare characters are left to the bytes.
 _NEUTRAL: dict[str, Any] = {
-    "input_format": "text",
     "normalization_rule_name": "identity",
     "remove_extra_whitespaces": False,
     "character_coverage": 0.9995,
@@ -178,12 +174,13 @@ _NEUTRAL: dict[str, Any] = {
 }
 
 
-def _train_unigram(sentences: Iterator[str], vocab_size: int, settings: dict[str, Any]) -> bytes:
+def _train_unigram(counts: Counter[str], vocab_size: int, settings: dict[str, Any]) -> bytes:
     """Serialized SentencePiece model with the published special pieces, ids 0 to 4."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=sentences,
+            sentence_iterator=_word_lines(counts),
+            input_format="tsv",
             model_writer=model,
             model_type="unigram",
             vocab_size=vocab_size,
