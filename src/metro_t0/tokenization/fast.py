@@ -28,6 +28,7 @@ from .tokenizer import SPECIAL_TOKENS, UNKNOWN_ID, MetroT0Tokenizer
 
 # The score of a token that no text may become: below any sum over a line.
 _NEVER = -1e9
+_ALL_SPACES = 1 << 30
 _BATCH_LINES = 1000
 _NO_TWIN = "there is no fast export of this vocabulary"
 
@@ -224,9 +225,10 @@ def _sentencepiece_steps(model: ModelFile) -> list[steps.Normalizer]:
 
 def _decoder(tokenizer: MetroT0Tokenizer) -> decoders.Decoder:
     joined: list[decoders.Decoder] = [decoders.ByteFallback()] if tokenizer.has_byte_pieces else []
-    at_end = 0 if tokenizer.text_normalizer == "neutral" else 1
+    # A neutral vocabulary gives every space back but the one that SentencePiece put in front.
+    outer = (1, 0) if tokenizer.text_normalizer == "neutral" else (_ALL_SPACES, _ALL_SPACES)
     return decoders.Sequence(
-        [*joined, decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, at_end)]
+        [*joined, decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", *outer)]
     )
 
 
