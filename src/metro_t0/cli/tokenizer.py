@@ -59,7 +59,7 @@ def train(
         int | None,
         typer.Option(
             metavar="N",
-            help="Learn from a random share of at most so many (500 million; neutral 20 million).",
+            help="Learn from a random share of at most so many (500 million; neutral 30 million).",
         ),
     ] = None,
     text_column: Column = "text",

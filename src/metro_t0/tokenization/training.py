@@ -6,7 +6,8 @@
 
 As the published vocabularies were, it is trained on the corpus's words and their counts, not on a sample of
 its sentences: every text counts, memory is bounded by the number of distinct words, and the same words in
-another order or on another machine give the same vocabulary.
+another order or on another machine give the same vocabulary. Where the words are more than SentencePiece can hold,
+their counts are thinned out.
 
 With ``normalizer="neutral"`` it is trained on a sample of the lines, since in a script without spaces what stands
 between spaces is a sentence, of which hardly any comes twice. Such a vocabulary spells characters that it lacks by
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import re
 import shutil
 import string
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
 MAX_DISTINCT_WORDS = 2_000_000
 """Beyond this many distinct words (about 300 MB) the rarest are forgotten while counting."""
 
-NEUTRAL_CHARACTERS = 20_000_000
-"""What SentencePiece reads at most for a neutral vocabulary: it keeps all of it, about 30 bytes a character."""
+TRAINING_CHARACTERS = 30_000_000
+"""What SentencePiece is given at most: it needs about 20 bytes a character, for a word as often as it is counted."""
 
 _LONGEST_WORD = 1024
 # In the vocabulary however rare: a prompt asks with "?" even where the corpus hardly does.
@@ -82,7 +84,7 @@ def train_tokenizer(
             ``NeutralNormalizer``.
         num_sentinel_tokens: sentinels after the pieces, of which the first is METRO's mask token.
         sample_characters: learn from a random share of the lines with at most so many characters; without it from
-            all, a neutral vocabulary from ``NEUTRAL_CHARACTERS``.
+            all, a neutral vocabulary from ``TRAINING_CHARACTERS``.
         seed: of that sample.
 
     Raises:
@@ -97,7 +99,7 @@ def train_tokenizer(
     check_normalizer(normalizer)
     neutral = normalizer == "neutral"
     if sample_characters is None and neutral:
-        sample_characters = NEUTRAL_CHARACTERS
+        sample_characters = TRAINING_CHARACTERS
     if sample_characters is not None:
         texts = sample_lines(texts, max_characters=sample_characters, seed=seed)
     with console.status("Counting words") if console else nullcontext():
@@ -107,6 +109,7 @@ def train_tokenizer(
     if not counts:
         raise ValueError("there is no text to train a tokenizer on: the corpus is empty")
     with console.status(f"Training {vocab_size} pieces on {len(counts)} words") if console else nullcontext():
+        counts = thin_out(counts, TRAINING_CHARACTERS)
         model = _train_unigram(counts, vocab_size, _NEUTRAL if neutral else _english(lower))
     model = round_scores(model, _SCORE_STEPS)
     _save(model, out, lower=lower, normalizer=normalizer, n_sentinel_tokens=num_sentinel_tokens)
@@ -124,6 +127,16 @@ def count_words(
         if len(counts) > max_distinct:
             counts = _forget_rarest(counts, keep=max_distinct // 2)
     return counts
+
+
+def thin_out(counts: Counter[str], max_characters: int) -> Counter[str]:
+    """Counts as of a random share of the text of about ``max_characters``; the same counts are thinned alike."""
+    characters = sum(count * (len(word) + 1) for word, count in counts.items())
+    if characters <= max_characters:
+        return counts
+    share, rng = max_characters / characters, random.Random(0)
+    thinned = {word: int(share * count + rng.random()) for word, count in sorted(counts.items())}
+    return Counter({word: count for word, count in thinned.items() if count})
 
 
 def _forget_rarest(counts: Counter[str], keep: int) -> Counter[str]:
