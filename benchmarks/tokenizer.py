@@ -3,7 +3,7 @@
     python benchmarks/tokenizer.py                                                # the documentation of this Python
     python benchmarks/tokenizer.py 'wiki/*.jsonl.xz' --tokenizer vocabulary --megabytes 8
 
-Random lines of the sources; without ``--tokenizer`` a vocabulary of 8192 pieces is trained on them. CPU seconds, all
+Random lines of the sources; without ``--tokenizer`` one of ``--vocab-size`` pieces is trained on them. CPU seconds, all
 measured in turn, several rounds; printed is the median and the range. The transcription is the one that the tests
 hold the normaliser to (``tests/plain_normalizer.py``), and its answers are compared once more here.
 """
@@ -50,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("sources", nargs="*", default=["pydocs"], help="as metro-t0 prepare reads them")
     parser.add_argument("--tokenizer", type=Path, help="folder of a vocabulary")
+    parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--megabytes", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
@@ -58,7 +59,7 @@ def main() -> None:
     size = sum(len(line.encode()) for line in lines) / 1e6
     if arguments.tokenizer is None:
         with tempfile.TemporaryDirectory() as folder:
-            tokenizer = train_tokenizer(lines, 8192, Path(folder) / "vocabulary")
+            tokenizer = train_tokenizer(lines, arguments.vocab_size, Path(folder) / "vocabulary")
     else:
         tokenizer = MetroT0Tokenizer.from_pretrained(str(arguments.tokenizer))
     normalize = TextNormalizer(tokenizer.lower)

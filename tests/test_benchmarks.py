@@ -45,6 +45,8 @@ def test_the_step_is_measured_beside_its_peer(tmp_path: Path) -> None:
 def test_tokenisation_is_measured(tmp_path: Path) -> None:
     source = tmp_path / "topics.txt"
     source.write_text("\n".join(topics.values()), encoding="utf-8")
-    printed = run("benchmarks/tokenizer.py", str(source), "--megabytes", "0.4", "--rounds", "1")
+    printed = run(
+        "benchmarks/tokenizer.py", str(source), "--vocab-size", "2000", "--megabytes", "0.4", "--rounds", "1"
+    )
     for name in ("transcribed", "ours", "SentencePiece alone", "encode_texts", "export", "times"):
         assert name in printed
