@@ -26,7 +26,7 @@ app = typer.Typer(
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...",
+        metavar="SOURCE",
         help="What metro-t0 prepare reads: files, folders, quoted patterns, hf:owner/name, pydocs.",
     ),
 ]

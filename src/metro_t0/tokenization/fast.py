@@ -213,7 +213,7 @@ def _english_steps(lower: bool) -> list[steps.Normalizer]:
 def _sentencepiece_steps(model: ModelFile) -> list[steps.Normalizer]:
     found: list[steps.Normalizer] = []
     if model.character_map:
-        # The map joins letters and accents itself, but `tokenizers` looks characters up one at a time.
+        # The map joins letters and accents itself, but `tokenizers` takes the shortest entry and loses the rest.
         found += [steps.NFC(), steps.Precompiled(model.character_map)]
         if model.normalizer_name.endswith("_cf"):
             # Case folding; together with an accent `tokenizers` would lose the accent.
