@@ -44,6 +44,9 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         "validation_fraction": 0.01,
         "split_documents": "blank-line",
         "text_column": "text",
+        "keep_duplicates": False,
+        "weights": {},
+        "shard_characters": 100_000_000,
     }
     assert corpus.card["tokenizer"]["lower"] is False
     assert max(map(len, corpus.train["input_ids"])) <= 64
@@ -57,6 +60,42 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         (line,) = [line for line in captured.out.splitlines() if part in line]
         assert all(f" {counts[key]:,} " in line for key in ("documents", "characters", "blocks", "tokens"))
     assert "Tokenising" in captured.err, "progress goes to standard error"
+
+
+def test_weights_repeats_and_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    other = source.with_name("other.txt")
+    other.write_text("A short one.\n\nA short one.\n\nAnother.\n")
+    options = [
+        "--split-documents",
+        "blank-line",
+        "--vocab-size",
+        "500",
+        "--processes",
+        "2",
+        "--keep-duplicates",
+    ]
+    assert (
+        run(
+            monkeypatch,
+            source,
+            other,
+            "--out",
+            source.parent / "out",
+            *options,
+            "--weight",
+            f"{other}=3",
+            "--json",
+        )
+        == 0
+    )
+    card = json.loads(capsys.readouterr().out)
+    assert [entry["weight"] for entry in card["sources"]] == [1.0, 3.0]
+    assert card["sources"][1]["documents"] == 3 and card["settings"]["keep_duplicates"] is True
+    for wrong in ("books", "books=many", "=2"):
+        assert run(monkeypatch, source, "--out", source.parent / "not", "--weight", wrong) == 2
+        assert "write a source and a number, such as books/=2.5" in capsys.readouterr().err
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -107,7 +146,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with pipe.open("w"):  # opened by the reader too, once it reads
-        assert len(list(tmp_path.glob(".out.partial-*"))) == 1
+        assert (tmp_path / ".out.work").is_dir()
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) != 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,11 +12,9 @@ from collections import defaultdict
 from pathlib import Path
 from pydoc_data.topics import topics
 
-import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
 
-from metro_t0.data.encoding import TextBatch, batch_texts, encode_documents, token_dtype
 from metro_t0.data.prepare import PreparedCorpus, prepare, vocabulary_checksum
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
@@ -87,7 +85,14 @@ def test_the_parts_are_memory_mapped_datasets_of_small_integers(corpus: Prepared
 
 
 def test_the_folder_holds_what_it_promises(corpus: PreparedCorpus) -> None:
-    assert {path.name for path in corpus.path.iterdir()} == {"train", "validation", "tokenizer", "card.json"}
+    assert {path.name for path in corpus.path.iterdir()} == {
+        "train",
+        "validation",
+        "tokenizer",
+        "card.json",
+        "card.md",
+        "card.svg",
+    }
     assert {path.name for path in corpus.path.parent.iterdir()} == {corpus.path.name}
 
 
@@ -194,37 +199,6 @@ def test_an_uncased_tokenizer_lowers_and_a_cased_one_does_not(tmp_path: Path) ->
         assert made.card["tokenizer"]["lower"] is lower
 
 
-def test_tokens_take_two_bytes_up_to_65536_entries() -> None:
-    assert token_dtype(65_536) is np.uint16
-    assert token_dtype(65_537) is np.int32
-
-
-def test_documents_are_read_no_faster_than_they_are_encoded(corpus: PreparedCorpus) -> None:
-    pulled = 0
-
-    def batches() -> object:
-        nonlocal pulled
-        for number in range(40):
-            pulled += 1
-            yield TextBatch([number], [f"Document {number}."], held_out=False)
-
-    encoded = encode_documents(batches(), corpus.tokenizer, max_length=16, processes=2)
-    for number, (texts, blocks) in enumerate(encoded):
-        assert texts.numbers == blocks.documents.tolist() == [number]
-        assert pulled <= number + 6
-    assert pulled == 40
-
-
-def test_batches_hold_documents_of_one_part() -> None:
-    held_out = np.array([False, True, False, True, False])
-    batches = list(batch_texts(["a" * 300_000, "b", "c" * 200_000, "d", "e"], held_out))
-    assert [(batch.numbers, batch.held_out) for batch in batches] == [
-        ([0, 2], False),
-        ([4], False),
-        ([1, 3], True),
-    ]
-
-
 # ---------------------------------------------------------------- what is refused, leaving nothing behind
 
 
@@ -294,56 +268,6 @@ def test_impossible_settings(source: Path, tmp_path: Path, settings: dict[str, o
     assert message in refusal([source], tmp_path / "out", **settings)
 
 
-def test_a_worker_that_dies_ends_the_work(corpus: PreparedCorpus) -> None:
-    # Killed as the system does when memory runs out: an error, not a wait for ever.
-    from concurrent.futures.process import BrokenProcessPool
-
-    def batches() -> object:
-        for number in range(40):
-            if number == 8:
-                import multiprocessing
-
-                os.kill(multiprocessing.active_children()[0].pid, 9)
-            yield TextBatch([number], ["text"], held_out=False)
-
-    with pytest.raises(BrokenProcessPool):
-        list(encode_documents(batches(), corpus.tokenizer, max_length=16, processes=2))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_workers_end_when_their_parent_is_killed() -> None:
-    code = """
-import multiprocessing, time
-from pathlib import Path
-from metro_t0.data.encoding import TextBatch, encode_documents
-
-def batches():
-    yield TextBatch([0], ["text"], held_out=False)
-    print(*[process.pid for process in multiprocessing.active_children()], flush=True)
-    time.sleep(60)
-
-list(encode_documents(batches(), Path("none"), max_length=16, processes=2))
-"""
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    workers = [Path("/proc", pid, "stat") for pid in parent.stdout.readline().split()]
-    assert len(workers) == 2 and all(map(alive, workers))
-    parent.kill()
-    parent.communicate()
-    deadline = time.monotonic() + 10
-    while any(map(alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(alive, workers))
-
-
-def alive(stat: Path) -> bool:
-    """Whether a process runs, by its line in /proc: neither gone nor a zombie that nobody has waited for."""
-    try:
-        return stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def test_loading_what_is_no_prepared_corpus(corpus: PreparedCorpus, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a folder; make a prepared corpus with: metro-t0 prepare"):
         PreparedCorpus.load(tmp_path / "none")
@@ -354,3 +278,108 @@ def test_loading_what_is_no_prepared_corpus(corpus: PreparedCorpus, tmp_path: Pa
     (copy / "card.json").write_text(json.dumps({**corpus.card, "format_version": 2}))
     with pytest.raises(ValueError, match="has format version 2, this program reads 1"):
         PreparedCorpus.load(copy)
+
+
+# ---------------------------------------------------------------- interrupted and gone on with
+
+COMMAND = """
+import sys
+from pathlib import Path
+from metro_t0.data.prepare import prepare
+source, out, tokenizer = map(Path, sys.argv[1:4])
+prepare([source], out, tokenizer=tokenizer, processes=2, shard_characters=400_000)
+"""
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Several files, so that there are several units: 21 MB, above what is kept after an error."""
+    folder = tmp_path_factory.mktemp("larger")
+    for part in range(4):
+        lines = (json.dumps({"text": f"{part} {copy}\n{text}"}) for copy in range(12) for text in DOCUMENTS)
+        (folder / f"{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode(), 1))
+    return folder
+
+
+def test_a_killed_preparation_is_gone_on_with(larger: Path, corpus: PreparedCorpus, tmp_path: Path) -> None:
+    whole = prepare(
+        [larger], tmp_path / "whole", tokenizer=corpus.tokenizer, processes=1, shard_characters=400_000
+    )
+    out, work = tmp_path / "out", tmp_path / ".out.work"
+    arguments = [sys.executable, "-c", COMMAND, str(larger), str(out), str(corpus.tokenizer)]
+    for stage, enough in (("read/*", 1), ("blocks-*/*", 3), ("blocks-*/*", 9)):
+        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and len([p for p in work.glob(stage) if p.suffix != ".part"]) < enough:
+            time.sleep(0.005)
+        process.kill()
+        assert process.communicate()[1] == "" and not out.exists()
+    finished = {path: path.stat().st_mtime_ns for path in work.glob("blocks-*/*/train.arrow")}
+    assert len(finished) >= 9
+    again = prepare([larger], out, tokenizer=corpus.tokenizer, processes=2, shard_characters=400_000)
+    assert not work.exists()
+    for part in ("train", "validation"):
+        assert again.card[part] == whole.card[part]
+        assert rows(getattr(again, part)) == rows(getattr(whole, part))
+
+
+def test_a_file_that_ends_early_is_named_and_mended(
+    larger: Path, corpus: PreparedCorpus, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(larger, source)
+    good = (source / "3.jsonl.gz").read_bytes()
+    (source / "3.jsonl.gz").write_bytes(good[: len(good) // 2])
+    with pytest.raises(ValueError) as caught:
+        prepare([source], tmp_path / "out", tokenizer=corpus.tokenizer, shard_characters=2_000_000)
+    message = str(caught.value)
+    assert message.startswith(f"{source / '3.jsonl.gz'}: the compressed file is damaged or ends early")
+    assert "the same command goes on from there" in message and not (tmp_path / "out").exists()
+    assert len(list((tmp_path / ".out.work" / "read").iterdir())) == 3
+    (source / "3.jsonl.gz").write_bytes(good)
+    mended = prepare([source], tmp_path / "out", tokenizer=corpus.tokenizer, shard_characters=2_000_000)
+    assert mended.card["documents"] == 4 * 12 * len(set(DOCUMENTS))
+
+
+def test_weights_repeat_documents_of_the_training_part(tmp_path: Path, corpus: PreparedCorpus) -> None:
+    for name, documents in (("a", DOCUMENTS[:30]), ("b", DOCUMENTS[30:])):
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in documents)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    sources = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    settings = {"tokenizer": corpus.tokenizer, "validation_fraction": 0.1, "max_length": 128}
+    once = prepare(sources, tmp_path / "once", **settings)  # type: ignore[arg-type]
+    weights = {str(sources[0]): 2.5, str(sources[1]): 0.5}
+    many = prepare(sources, tmp_path / "many", weights=weights, **settings)  # type: ignore[arg-type]
+    assert rows(many.validation) == rows(once.validation)
+    single, repeated = blocks_by_document(once.train), blocks_by_document(many.train)
+    number_of_a = many.card["sources"][0]["documents"]
+    times = {document: len(repeated.get(document, [])) / len(blocks) for document, blocks in single.items()}
+    assert all(repeated[n] == single[n] * round(times[n]) for n in repeated)
+    assert {times[n] for n in times if n < number_of_a} == {2.0, 3.0}
+    assert {times[n] for n in times if n >= number_of_a} == {0.0, 1.0}
+    assert [source["weight"] for source in many.card["sources"]] == [2.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [({"nowhere": 2}, "a weight is given for nowhere, which is no source"), ({"x": 0}, "must lie above 0")],
+)
+def test_impossible_weights(source: Path, tmp_path: Path, weights: dict[str, float], message: str) -> None:
+    assert message in refusal([source], tmp_path / "out", weights=weights)
+
+
+def test_a_text_too_large_to_hold_is_read_in_parts(tmp_path: Path, corpus: PreparedCorpus) -> None:
+    lines = [f"line {number} of a very long book" for number in range(300_000)]
+    (tmp_path / "book.txt").write_text("\n".join(lines))
+    (tmp_path / "note.txt").write_text("short")
+    made = prepare([tmp_path], tmp_path / "out", tokenizer=corpus.tokenizer)
+    assert made.card["continued_documents"] == 1 and made.card["documents"] == 3
+    assert made.card["lines"] == 300_001
+
+
+def test_the_card_can_be_read(corpus: PreparedCorpus) -> None:
+    page = (corpus.path / "card.md").read_text(encoding="utf-8")
+    card = corpus.card
+    assert f"{card['documents']:,} documents" in page and f"{card['train']['blocks']:,}" in page
+    assert card["train"]["checksum"][:16] in page and "topics.jsonl" in page
+    assert sum(card["document_characters"].values()) == card["documents"]
+    assert (corpus.path / "card.svg").read_text(encoding="utf-8").startswith("<?xml")

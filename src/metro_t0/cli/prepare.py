@@ -52,6 +52,19 @@ def prepare(
         ),
     ] = 0.01,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides which documents are held out.")] = 0,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE=W",
+            help="How often a source's documents are trained on, such as books/=2.5; may be given for several.",
+        ),
+    ] = None,
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Keep documents that came before.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option(metavar="N", help="How many read and tokenise; all cores unless given.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the card as JSON instead of a table.")
     ] = False,
@@ -67,6 +80,10 @@ def prepare(
       metro-t0 prepare wiki.txt --split-documents blank-line --out prepared
     A dataset of the Hugging Face Hub, with the tokenizer of another corpus:
       metro-t0 prepare hf:owner/name --text-column content --tokenizer other/tokenizer --out prepared
+    Books twice as often as the web:
+      metro-t0 prepare web/ books/ --weight books/=2 --out prepared
+
+    A run that was interrupted goes on where it was when the same command is given again.
     """
     if tokenizer is not None and cased:
         raise ValueError("--cased is for training a tokenizer; the one of --tokenizer has its case already")
@@ -85,12 +102,28 @@ def prepare(
         validation_fraction=validation_fraction,
         max_length=max_length,
         seed=seed,
+        weights=_weights(weight or []),
+        keep_duplicates=keep_duplicates,
+        processes=processes,
         console=Console(stderr=True),
     )
     if as_json:
         print(json.dumps({"path": str(out), **corpus.card}, indent=2, ensure_ascii=False))
     else:
         _print_card(out, corpus.card)
+
+
+def _weights(given: list[str]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for entry in given:
+        source, _, number = entry.rpartition("=")
+        try:
+            weights[source] = float(number)
+        except ValueError:
+            source = ""
+        if not source:
+            raise ValueError(f"--weight {entry}: write a source and a number, such as books/=2.5")
+    return weights
 
 
 def _print_card(out: Path, card: dict[str, Any]) -> None:

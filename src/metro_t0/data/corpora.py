@@ -15,8 +15,8 @@ A source is
 - ``hf:NAME[:SUBSET][@SPLIT]``, a dataset of the Hugging Face Hub, streamed (``train`` unless given);
 - ``pydocs``: the docstrings and language reference of this Python installation (``./pydocs`` is a folder).
 
-Files may be compressed (``.gz``, ``.xz``, ``.zst``). Everything is streamed: at most one document, one batch
-of Parquet rows or one line of JSON is held at a time.
+Files may be compressed (``.gz``, ``.xz``, ``.zst``). Everything is streamed: at most one document (8 MB of one
+that is larger), one batch of Parquet rows or one line of JSON is held at a time.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ JSON_LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet",)
 
 _READ_BUFFER_BYTES = 1 << 20
+# Larger text files are read in parts, so that no file has to fit into memory.
+_LARGEST_DOCUMENT_BYTES = 8 << 20
 _PARQUET_BATCH_ROWS = 256
 _HUB_SOURCE = re.compile(r"hf:(?P<name>[^:@]+)(:(?P<subset>[^@]+))?(@(?P<split>.+))?")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
@@ -52,10 +54,29 @@ _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document: its text and where it comes from (a file's path, ``hf:...`` or ``pydocs:LIBRARY``)."""
+    """One document, or a further part of one too large to hold.
+
+    Attributes:
+        text: its text.
+        source: where it comes from, a file's path, ``hf:...`` or ``pydocs:LIBRARY``.
+        continued: the document before went on here.
+    """
 
     text: str
     source: str
+    continued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A file, or the bytes from ``start`` up to ``end`` of one that is not compressed."""
+
+    path: Path
+    start: int = 0
+    end: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.end is None else f"{self.path} (bytes {self.start} to {self.end})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +106,13 @@ class Source:
             documents = _read_hub(self.name, text_column)
         else:
             documents = (
-                document for path in self.files for document in _read_file(path, split_documents, text_column)
+                document
+                for path in self.files
+                for document in read_piece(
+                    Piece(path), split_documents=split_documents, text_column=text_column
+                )
             )
-        for document in documents:
-            if document.text and not document.text.isspace():
-                yield document
+        yield from _not_blank(documents)
 
 
 def read_documents(
@@ -113,6 +136,17 @@ def read_documents(
     if split_documents not in ("file", "blank-line"):
         raise ValueError(f"split_documents must be 'file' or 'blank-line', not {split_documents!r}")
     return _read_all(resolved, split_documents, text_column)
+
+
+def read_piece(
+    piece: Piece, *, split_documents: SplitDocuments = "file", text_column: str = "text"
+) -> Iterator[Document]:
+    """Stream the documents of a file or of a part of it, blank ones left out; see :func:`read_documents`."""
+    return _not_blank(_read_file(piece, split_documents, text_column))
+
+
+def _not_blank(documents: Iterator[Document]) -> Iterator[Document]:
+    return (document for document in documents if document.text and not document.text.isspace())
 
 
 def _read_all(
@@ -172,7 +206,7 @@ def _resolve(name: str) -> Source:
     if path.is_dir():
         return _known_files(name, _walk(path), f"{name}: the folder holds")
     if path.exists():
-        if not _format_of(path):
+        if not format_of(path):
             raise ValueError(f"{name}: unknown suffix {path.suffix!r}; {_readable_suffixes()}")
         return Source(name, "files", (path,))
     if glob.has_magic(name):
@@ -188,8 +222,8 @@ def _resolve(name: str) -> Source:
 
 
 def _known_files(name: str, files: Sequence[Path], subject: str) -> Source:
-    known = [path for path in files if _format_of(path)]
-    skipped = [path for path in files if not _format_of(path)]
+    known = [path for path in files if format_of(path)]
+    skipped = [path for path in files if not format_of(path)]
     if not known:
         raise ValueError(f"{subject} no file that can be read; {_readable_suffixes()}")
     return Source(name, "files", tuple(known), tuple(skipped))
@@ -203,7 +237,8 @@ def _walk(folder: Path) -> list[Path]:
     return found
 
 
-def _format_of(path: Path) -> Literal["text", "json lines", "parquet", ""]:
+def format_of(path: Path) -> Literal["text", "json lines", "parquet", ""]:
+    """What kind of file its name says it is; empty when no reader knows it."""
     name = path.name.lower().removesuffix(compression_of(path))
     if name.endswith(TEXT_SUFFIXES):
         return "text"
@@ -222,18 +257,17 @@ def _readable_suffixes() -> str:
 # ---------------------------------------------------------------- files
 
 
-def _read_file(path: Path, split_documents: SplitDocuments, text_column: str) -> Iterator[Document]:
-    kind = _format_of(path)
-    with file_errors(path):
+def _read_file(piece: Piece, split_documents: SplitDocuments, text_column: str) -> Iterator[Document]:
+    kind = format_of(piece.path)
+    with file_errors(piece.path):
         if kind == "parquet":
-            yield from _read_parquet(path, text_column)
+            yield from _read_parquet(piece.path, text_column)
         elif kind == "json lines":
-            yield from _read_json_lines(path, text_column)
+            yield from _read_json_lines(piece, text_column)
         elif split_documents == "blank-line":
-            yield from _read_text_by_blank_line(path)
+            yield from _read_text_by_blank_line(piece)
         else:
-            with closing(open_bytes(path)) as stream:
-                yield Document(_decode(stream.read(), path, 0), str(path))
+            yield from _read_text(piece.path)
 
 
 def _decode(raw: bytes, path: Path, offset: int) -> str:
@@ -248,40 +282,85 @@ def _decode(raw: bytes, path: Path, offset: int) -> str:
     return text.removeprefix("\ufeff") if offset == 0 else text
 
 
-def _decoded_lines(path: Path) -> Iterator[str]:
-    offset = 0
+def _read_text(path: Path) -> Iterator[Document]:
+    """A file as one document; what is too large to hold is cut, where it can be at the end of a line."""
+    offset, waiting = 0, b""
     with closing(open_bytes(path)) as stream:
+        while block := stream.read(_READ_BUFFER_BYTES):
+            waiting += block
+            if len(waiting) >= _LARGEST_DOCUMENT_BYTES:
+                cut = _last_break(waiting)
+                yield Document(_decode(waiting[:cut], path, offset), str(path), offset > 0)
+                offset, waiting = offset + cut, waiting[cut:]
+    if waiting:
+        yield Document(_decode(waiting, path, offset), str(path), offset > 0)
+
+
+def _last_break(raw: bytes) -> int:
+    """Behind the last line's end, else the last space, else before the last character."""
+    for separator in (b"\n", b" "):
+        if place := raw.rfind(separator) + 1:
+            return place
+    end = len(raw) - 1
+    while end > len(raw) - 4 and raw[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
+
+
+def _decoded_lines(piece: Piece) -> Iterator[str]:
+    offset = piece.start
+    with closing(open_bytes(piece.path)) as stream:
+        if offset:
+            stream.seek(offset)
         for raw in stream:
-            yield _decode(raw, path, offset).rstrip("\r\n")
+            yield _decode(raw, piece.path, offset).rstrip("\r\n")
             offset += len(raw)
+            if piece.end is not None and offset >= piece.end:
+                return
 
 
-def _read_text_by_blank_line(path: Path) -> Iterator[Document]:
+def _read_text_by_blank_line(piece: Piece) -> Iterator[Document]:
     lines: list[str] = []
-    for line in _decoded_lines(path):
+    for line in _decoded_lines(piece):
         if line and not line.isspace():
             lines.append(line)
         elif lines:
-            yield Document("\n".join(lines), str(path))
+            yield Document("\n".join(lines), str(piece.path))
             lines = []
     if lines:
-        yield Document("\n".join(lines), str(path))
+        yield Document("\n".join(lines), str(piece.path))
 
 
-def _read_json_lines(path: Path, text_column: str) -> Iterator[Document]:
-    for number, line in enumerate(_decoded_lines(path), start=1):
+def _read_json_lines(piece: Piece, text_column: str) -> Iterator[Document]:
+    for number, line in enumerate(_decoded_lines(piece), start=1):
         if not line or line.isspace():
             continue
-        where = f"{path}:{number}"
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: broken JSON ({error}); mend or remove the line") from error
-        if not isinstance(record, dict):
-            raise ValueError(f"{where}: expected one JSON object a line, found {type(record).__name__}")
-        if text_column not in record:
-            raise _no_such_column(where, text_column, list(record))
-        yield Document(_text_value(record[text_column], where, text_column), str(path))
+            text = _text_of_record(line, text_column)
+        except ValueError as error:
+            raise ValueError(f"{piece.path}:{number + _lines_before(piece)}: {error}") from error
+        yield Document(text, str(piece.path))
+
+
+def _lines_before(piece: Piece) -> int:
+    """Counted only for a message."""
+    lines, left = 0, piece.start
+    with piece.path.open("rb") as stream:
+        while left and (block := stream.read(min(left, _READ_BUFFER_BYTES))):
+            lines, left = lines + block.count(b"\n"), left - len(block)
+    return lines
+
+
+def _text_of_record(line: str, text_column: str) -> str:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"broken JSON ({error}); mend or remove the line") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"expected one JSON object a line, found {type(record).__name__}")
+    if text_column not in record:
+        raise ValueError(_no_such_column(text_column, list(record)))
+    return _text_value(record[text_column], text_column)
 
 
 def _read_parquet(path: Path, text_column: str) -> Iterator[Document]:
@@ -294,30 +373,35 @@ def _read_parquet(path: Path, text_column: str) -> Iterator[Document]:
         try:
             table = pa.parquet.ParquetFile(copy if compression_of(path) else path)
             if text_column not in table.schema_arrow.names:
-                raise _no_such_column(str(path), text_column, table.schema_arrow.names)
+                raise ValueError(f"{path}: {_no_such_column(text_column, table.schema_arrow.names)}")
             with closing(table):
                 for batch in table.iter_batches(_PARQUET_BATCH_ROWS, columns=[text_column]):
                     for value in batch.column(0).to_pylist():
-                        yield Document(_text_value(value, str(path), text_column), str(path))
+                        yield Document(_text_of_column(value, text_column, str(path)), str(path))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise ValueError(f"{path}: broken Parquet file ({error})") from error
 
 
-def _text_value(value: Any, where: str, text_column: str) -> str:
+def _text_value(value: Any, text_column: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
         kind = type(value).__name__
-        raise ValueError(
-            f"{where}: column {text_column!r} holds {kind}, not text; choose another text column"
-        )
+        raise ValueError(f"column {text_column!r} holds {kind}, not text; choose another text column")
     # JSON can spell half a surrogate pair, which no UTF-8 writer accepts.
     return _LONE_SURROGATES.sub("\ufffd", value)
 
 
-def _no_such_column(where: str, text_column: str, columns: Sequence[str]) -> ValueError:
+def _text_of_column(value: Any, text_column: str, where: str) -> str:
+    try:
+        return _text_value(value, text_column)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _no_such_column(text_column: str, columns: Sequence[str]) -> str:
     shown = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
-    return ValueError(f"{where}: no column {text_column!r}; the columns are: {shown or '(none)'}")
+    return f"no column {text_column!r}; the columns are: {shown or '(none)'}"
 
 
 # ---------------------------------------------------------------- Hub datasets and the Python installation
@@ -328,8 +412,8 @@ def _read_hub(name: str, text_column: str) -> Iterator[Document]:
     assert match is not None
     for row in _stream_hub(name, match["name"], match["subset"], match["split"] or "train"):
         if text_column not in row:
-            raise _no_such_column(name, text_column, list(row))
-        yield Document(_text_value(row[text_column], name, text_column), name)
+            raise ValueError(f"{name}: {_no_such_column(text_column, list(row))}")
+        yield Document(_text_of_column(row[text_column], text_column, name), name)
 
 
 def _stream_hub(source: str, name: str, subset: str | None, split: str) -> Iterator[dict[str, Any]]:

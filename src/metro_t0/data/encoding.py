@@ -1,51 +1,29 @@
-"""Documents to token blocks, on several processes, in the order of the documents.
+"""Documents to token blocks, many at a time.
 
-``encode_documents`` streams: a bounded number of batches is in flight, so a corpus of any size goes through.
+    batch = encode_texts(texts, numbers=[0, 1], tokenizer=folder, max_length=512)
+    batch.tokens, batch.lengths, batch.documents
+
+The blocks are those of ``blocks.pack_document``, whose tokens here never become Python objects.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from metro_t0.data.blocks import pack_document
-
 if TYPE_CHECKING:
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
-
-_BATCH_CHARACTERS = 400_000
-_BATCHES_IN_FLIGHT_A_PROCESS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class TextBatch:
-    """Documents to encode: their numbers and texts, all held out or none."""
-
-    numbers: list[int]
-    texts: list[str]
-    held_out: bool
-
-    @property
-    def characters(self) -> int:
-        return sum(map(len, self.texts))
 
 
 @dataclass(frozen=True, slots=True)
 class BlockBatch:
-    """The blocks of a ``TextBatch``.
+    """The blocks of some documents.
 
     Attributes:
         tokens: ids of all blocks, one after the other, ``[tokens]``.
@@ -66,75 +44,119 @@ class BlockBatch:
     unknown_tokens: int
 
 
-def batch_texts(texts: Iterable[str], held_out: np.ndarray) -> Iterator[TextBatch]:
-    """Group documents into batches of about equal size, held-out ones apart; ``held_out`` is ``[documents]``."""
-    pending = {False: TextBatch([], [], False), True: TextBatch([], [], True)}
-    sizes = {False: 0, True: 0}
-    for number, (text, hidden) in enumerate(zip(texts, held_out.tolist(), strict=True)):
-        pending[hidden].numbers.append(number)
-        pending[hidden].texts.append(text)
-        sizes[hidden] += len(text)
-        if sizes[hidden] >= _BATCH_CHARACTERS:
-            yield pending[hidden]
-            pending[hidden], sizes[hidden] = TextBatch([], [], hidden), 0
-    yield from (batch for batch in pending.values() if batch.texts)
+def encode_texts(
+    texts: Sequence[str],
+    *,
+    numbers: Sequence[int],
+    tokenizer: Path,
+    max_length: int,
+    copies: Sequence[int] | None = None,
+) -> BlockBatch:
+    """Tokenise the lines of some documents and pack each document's into blocks of at most ``max_length``.
 
-
-def encode_documents(
-    batches: Iterable[TextBatch], tokenizer: Path, *, max_length: int, processes: int
-) -> Iterator[tuple[TextBatch, BlockBatch]]:
-    """Tokenise and pack batches in their order, on ``processes`` processes (1: in this one)."""
-    if processes == 1:
-        for batch in batches:
-            yield batch, encode_batch(batch, tokenizer, max_length)
-        return
-    # Forking shares what is already imported; elsewhere than on Linux it is not safe.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
-    )
-    try:
-        in_flight: deque[tuple[TextBatch, Future[BlockBatch]]] = deque()
-        for batch in batches:
-            in_flight.append((batch, pool.submit(encode_batch, batch, tokenizer, max_length)))
-            if len(in_flight) >= processes * _BATCHES_IN_FLIGHT_A_PROCESS:
-                done, future = in_flight.popleft()
-                yield done, future.result()
-        for done, future in in_flight:
-            yield done, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def encode_batch(batch: TextBatch, tokenizer: Path, max_length: int) -> BlockBatch:
-    """Tokenise the lines of some documents and pack each document's into blocks of at most ``max_length``."""
-    encoder = _load(tokenizer)
-    lines = [[line for line in text.splitlines() if line and not line.isspace()] for text in batch.texts]
-    encoded = iter(encoder.encode_texts([line for document in lines for line in document]))
-    blocks: list[list[int]] = []
-    numbers: list[int] = []
-    cut_lines = dropped_blocks = blank_lines = 0
-    for number, document in zip(batch.numbers, lines, strict=True):
-        ids = [next(encoded) for _ in document]
-        packed = pack_document(
-            ids, max_length=max_length, bos_token_id=encoder.bos_token_id, eos_token_id=encoder.eos_token_id
-        )
-        blocks += packed.blocks
-        numbers += [number] * len(packed.blocks)
-        cut_lines += packed.cut_lines
-        dropped_blocks += packed.dropped_blocks
-        blank_lines += sum(not line for line in ids)
-    tokens = np.fromiter((token for block in blocks for token in block), token_dtype(len(encoder)))
+    Args:
+        texts: the documents.
+        numbers: their numbers, for ``documents``.
+        tokenizer: folder of the tokenizer, loaded once a process.
+        max_length: the most tokens of a block, ``<s>`` included.
+        copies: how often the blocks of each document are given, one after the other; once unless given.
+    """
+    encoder = loaded_tokenizer(tokenizer)
+    lines = [[line for line in text.splitlines() if line and not line.isspace()] for text in texts]
+    encoded = encoder.encode_texts(list(chain.from_iterable(lines)))
+    sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
+    tokens = _with_line_ends(encoded, sizes, token_dtype(len(encoder)), encoder.eos_token_id)
+    documents = np.repeat(np.arange(len(lines)), np.fromiter(map(len, lines), np.int64, len(lines)))
+    full = sizes > 0
+    starts, ends, owners = _block_bounds(sizes[full] + 1, documents[full], max_length - 1)
+    kept = ends - starts > 1
+    starts, ends, owners, dropped = starts[kept], ends[kept], owners[kept], int((~kept).sum())
+    if copies is not None:
+        chosen = _repeated(owners, np.asarray(copies, np.int64))
+        starts, ends, owners = starts[chosen], ends[chosen], owners[chosen]
+    blocks = _gathered(tokens, starts, ends, encoder.bos_token_id)
     return BlockBatch(
-        tokens=tokens,
-        lengths=np.array([len(block) for block in blocks], np.int32),
-        documents=np.array(numbers, np.int32),
-        lines=sum(map(len, lines)) - blank_lines,
-        cut_lines=cut_lines,
-        blank_lines=blank_lines,
-        dropped_blocks=dropped_blocks,
-        unknown_tokens=int((tokens == encoder.unk_token_id).sum()),
+        tokens=blocks,
+        lengths=(ends - starts + 1).astype(np.int32),
+        documents=np.asarray(numbers, np.int32)[owners],
+        lines=int(full.sum()),
+        cut_lines=int((sizes + 1 > max_length - 1).sum()),
+        blank_lines=int((~full).sum()),
+        dropped_blocks=dropped,
+        unknown_tokens=int((blocks == encoder.unk_token_id).sum()),
     )
+
+
+def _with_line_ends(
+    encoded: list[list[int]], sizes: np.ndarray, dtype: type[np.uint16] | type[np.int32], end: int
+) -> np.ndarray:
+    """All lines that hold a token, one after the other, each with ``</s>`` behind it: ``[tokens]``."""
+    total = int(sizes.sum())
+    ids = np.fromiter(chain.from_iterable(encoded), dtype, total)
+    filled = sizes[sizes > 0]
+    tokens = np.empty(total + len(filled), dtype)
+    places = np.cumsum(filled + 1) - 1
+    of_ids = np.ones(len(tokens), bool)
+    of_ids[places] = False
+    tokens[of_ids] = ids
+    tokens[places] = end
+    return tokens
+
+
+def _block_bounds(
+    sizes: np.ndarray, documents: np.ndarray, capacity: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First token, end and document of each block; ``sizes`` and ``documents`` of lines, ``</s>`` counted.
+
+    Lines lie one behind the other, and blocks are packed in their order, so a block is a stretch of the tokens.
+    """
+    starts: list[int] = []
+    ends: list[int] = []
+    owners: list[int] = []
+    place, room, document = 0, 0, -1
+    for size, owner in zip(sizes.tolist(), documents.tolist(), strict=True):
+        if owner != document or size > room:
+            document, room = owner, 0
+        while size > room:  # a new block; of a line longer than one, as many as it takes
+            if starts and len(ends) < len(starts):
+                ends.append(place)
+            starts.append(place)
+            owners.append(owner)
+            room = capacity
+            if size > capacity:
+                place += capacity
+                size -= capacity
+                room = 0
+        place += size
+        room -= size
+    if starts:
+        ends.append(place)
+    return np.array(starts, np.int64), np.array(ends, np.int64), np.array(owners, np.int64)
+
+
+def _repeated(owners: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """Indices of blocks, those of each document together as often as it has copies."""
+    counts = np.bincount(owners, minlength=len(copies))
+    firsts = np.cumsum(counts) - counts
+    wholes = np.repeat(np.arange(len(copies)), copies)
+    return _stretches(firsts[wholes], counts[wholes])
+
+
+def _stretches(firsts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The numbers ``firsts[i], firsts[i] + 1, ...``, ``lengths[i]`` of them, for all i one after the other."""
+    return np.repeat(firsts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+
+
+def _gathered(tokens: np.ndarray, starts: np.ndarray, ends: np.ndarray, begin: int) -> np.ndarray:
+    """The blocks one after the other, ``<s>`` before each."""
+    lengths = ends - starts
+    blocks = np.empty(int(lengths.sum()) + len(starts), tokens.dtype)
+    begins = np.cumsum(lengths + 1) - lengths - 1
+    of_tokens = np.ones(len(blocks), bool)
+    of_tokens[begins] = False
+    blocks[begins] = begin
+    blocks[of_tokens] = tokens[_stretches(starts, lengths)]
+    return blocks
 
 
 def token_dtype(vocabulary_size: int) -> type[np.uint16] | type[np.int32]:
@@ -142,25 +164,9 @@ def token_dtype(vocabulary_size: int) -> type[np.uint16] | type[np.int32]:
     return np.uint16 if vocabulary_size <= 1 << 16 else np.int32
 
 
-def available_processes() -> int:
-    """CPU cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _begin_worker(parent: int) -> None:
-    """Leave interrupts to the parent, and end with it even if it was killed (idle workers would wait for ever)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 @lru_cache(maxsize=1)
-def _load(tokenizer: Path) -> MetroT0Tokenizer:
+def loaded_tokenizer(folder: Path) -> MetroT0Tokenizer:
+    """The tokenizer of a folder, loaded once a process (and once for all that are forked from it afterwards)."""
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
-    return MetroT0Tokenizer.from_pretrained(str(tokenizer))
+    return MetroT0Tokenizer.from_pretrained(str(folder))

@@ -6,8 +6,10 @@
     corpus = PreparedCorpus.load(Path("prepared"))
     corpus.train[0]["input_ids"]        # <s> ... </s>, at most 512 tokens of one document
 
-The folder holds ``train/`` and ``validation/`` (Arrow, as `datasets.load_from_disk` reads them), ``tokenizer/``
-and ``card.json``, which says what went in and what came out. It appears whole at the end or not at all.
+The folder holds ``train/`` and ``validation/`` (Arrow, as `datasets.load_from_disk` reads them), ``tokenizer/`` and a
+card (``card.json``, ``card.md``, ``card.svg``), which says what went in and what came out. It appears whole at the end
+or not at all. Until then the work lies in a hidden folder beside it: documents as they were read, by unit, then token
+blocks, by shard. Any of it that is finished is not done again when the same command is run after an interruption.
 """
 
 from __future__ import annotations
@@ -15,17 +17,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,27 +34,36 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from metro_t0.data.corpora import SplitDocuments, resolve_sources
-from metro_t0.data.encoding import (
-    BlockBatch,
-    TextBatch,
-    available_processes,
-    batch_texts,
-    encode_documents,
-    token_dtype,
+from metro_t0.data.corpora import Source as CorpusSource
+from metro_t0.data.corpora import SplitDocuments, empty_corpus, resolve_sources
+from metro_t0.data.corpus_card import FORMAT_VERSION, corpus_card, write_card
+from metro_t0.data.encoding import loaded_tokenizer, token_dtype
+from metro_t0.data.parallel import available_processes, map_in_order
+from metro_t0.data.shards import (
+    PARTS,
+    BatchOfParts,
+    Encoding,
+    content_checksum,
+    cut_into_shards,
+    link_dataset,
+    summed_counts,
+    write_shards,
 )
-from metro_t0.data.output import check_vacant, new_directory
-from metro_t0.data.staging import StagedDocuments, choose_held_out, sample_lines, stage_documents
+from metro_t0.data.staging import StagedCorpus, StagedUnit, choose_held_out, sample_lines, stage_unit
+from metro_t0.data.units import UNIT_BYTES, Unit, reading_units
+from metro_t0.data.work import WorkFolder, whole_piece
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
-FORMAT_VERSION = 1
 DEFAULT_VOCAB_SIZE = 8192
+SHARD_CHARACTERS = 100_000_000
 # Below this, starting processes takes longer than they save.
 _CHARACTERS_WORTH_PROCESSES = 1_000_000
+# Below this, doing it all again takes seconds.
+_CHARACTERS_WORTH_KEEPING = 10_000_000
 # The tokenizer is trained on the counts of words; beyond this they hardly change, and counting takes a minute.
 _TOKENIZER_CHARACTERS = 500_000_000
 
@@ -70,7 +77,7 @@ class PreparedCorpus:
         train, validation: token blocks; columns ``input_ids`` (``uint16``, or ``int32`` for vocabularies above
             65536; begins with ``<s>``) and ``document`` (number of the document, counted over the corpus).
         tokenizer: folder of the tokenizer that made the blocks.
-        card: what went in and what came out: sources, counts, settings, the vocabulary's checksum.
+        card: what went in and what came out: sources, counts, settings, checksums.
     """
 
     path: Path
@@ -102,8 +109,35 @@ class PreparedCorpus:
                 f"{path} has format version {card.get('format_version')}, this program reads {FORMAT_VERSION}; "
                 "prepare it again"
             )
-        train, validation = (load_from_disk(str(path / split)) for split in ("train", "validation"))
+        train, validation = (load_from_disk(str(path / split)) for split in PARTS)
         return cls(path, train, validation, path / "tokenizer", card)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Everything but sources and output; the card says it all."""
+
+    split_documents: SplitDocuments
+    text_column: str
+    keep_duplicates: bool
+    weights: dict[str, float]
+    validation_fraction: float
+    max_length: int
+    seed: int
+    shard_characters: int
+
+    def check(self) -> None:
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"the validation fraction must lie between 0 and 1, not {self.validation_fraction}"
+            )
+        if self.max_length < 3:
+            raise ValueError(
+                f"the maximum length must be at least 3 (<s>, a token, </s>), not {self.max_length}"
+            )
+        for source, weight in self.weights.items():
+            if not 0 < weight <= 1000:
+                raise ValueError(f"the weight of {source} must lie above 0 and be at most 1000, not {weight}")
 
 
 def prepare(
@@ -115,15 +149,18 @@ def prepare(
     lower: bool = True,
     split_documents: SplitDocuments = "file",
     text_column: str = "text",
+    keep_duplicates: bool = False,
+    weights: Mapping[str, float] | None = None,
     validation_fraction: float = 0.01,
     max_length: int = 512,
     seed: int = 0,
     processes: int | None = None,
+    shard_characters: int = SHARD_CHARACTERS,
     console: Console | None = None,
 ) -> PreparedCorpus:
     """Read the sources, train or take a tokenizer, and write token blocks and a held-out part to ``out``.
 
-    Repeated documents are kept once. The same sources, settings and seed give the same blocks.
+    The same sources, settings and seed give the same blocks, on any number of processes and after any interruption.
 
     Args:
         sources: what to read; see ``metro_t0.data.corpora``.
@@ -133,73 +170,48 @@ def prepare(
         lower: train an uncased tokenizer.
         split_documents: what ends a document of a text file, the file or a blank line.
         text_column: the column of JSON lines, Parquet and Hub datasets that holds the text.
+        keep_duplicates: keep documents that came before, blanks at both ends aside (a 64-bit hash decides).
+        weights: source as given -> how often its documents are trained on; of 2.5, each document twice and a random
+            half of them a third time. Held-out documents appear once.
         validation_fraction: share of the characters to hold out, in whole documents: at least one, at most about
             1000 blocks.
         max_length: the most tokens of a block, ``<s>`` included.
-        seed: of the held-out part and of the tokenizer's training.
-        processes: how many tokenise (all cores unless given); the result does not depend on it.
+        seed: of the held-out part, the weights' draws and the tokenizer's training.
+        processes: how many read and tokenise (all cores unless given); the result does not depend on it.
+        shard_characters: about how much of the corpus a file holds, and so is lost at most when work is interrupted.
         console: where to show progress; None shows nothing.
 
     Raises:
         ValueError: a setting is impossible, a source cannot be read, there is no text or only one document, the
-            tokenizer cannot be read or trained, or ``out`` already holds something.
+            tokenizer cannot be read or trained, a worker was killed, or ``out`` already holds something.
     """
-    out = Path(out)
-    _check_settings(tokenizer, vocab_size, validation_fraction, max_length, processes)
-    check_vacant(out)
-    resolved = resolve_sources(sources)
-    given = _load_tokenizer(tokenizer) if tokenizer else None
-    with new_directory(out) as folder, _progress(console) as progress:
-        reading = progress.add_task("Reading documents", total=None)
-        staged = stage_documents(
-            resolved,
-            folder / "documents.arrow",
-            split_documents=split_documents,
-            text_column=text_column,
-            on_document=lambda _: progress.advance(reading),
-        )
-        progress.update(reading, total=len(staged), completed=len(staged))
-        held_out = choose_held_out(staged.characters, validation_fraction, seed)
-        if given is None:
-            given = _train_tokenizer(
-                staged, held_out, folder, vocab_size or DEFAULT_VOCAB_SIZE, lower, seed, progress
-            )
-        else:
-            given.save_pretrained(str(folder / "tokenizer"))
-        parts = _write_blocks(staged, held_out, folder, given, max_length, processes, progress)
-        staged.path.unlink()
-        settings = {
-            "seed": seed,
-            "max_length": max_length,
-            "validation_fraction": validation_fraction,
-            "split_documents": split_documents,
-            "text_column": text_column,
-        }
-        card = _card(staged, given, parts, settings, trained=tokenizer is None)
-        (folder / "card.json").write_text(
-            json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-    return PreparedCorpus.load(out)
-
-
-def _check_settings(
-    tokenizer: Path | None,
-    vocab_size: int | None,
-    validation_fraction: float,
-    max_length: int,
-    processes: int | None,
-) -> None:
     if tokenizer is not None and vocab_size is not None:
         raise ValueError("give either a tokenizer to take or a vocabulary size to train one, not both")
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"the validation fraction must lie between 0 and 1, not {validation_fraction}")
-    if max_length < 3:
-        raise ValueError(f"the maximum length must be at least 3 (<s>, a token, </s>), not {max_length}")
     if processes is not None and processes < 1:
         raise ValueError(f"the number of processes must be at least 1, not {processes}")
-
-
-# ---------------------------------------------------------------- tokenizer
+    settings = _Settings(
+        split_documents=split_documents,
+        text_column=text_column,
+        keep_duplicates=keep_duplicates,
+        weights=dict(weights or {}),
+        validation_fraction=validation_fraction,
+        max_length=max_length,
+        seed=seed,
+        shard_characters=shard_characters,
+    )
+    settings.check()
+    resolved = resolve_sources(sources)
+    for name in settings.weights:
+        if name not in {source.name for source in resolved}:
+            known = ", ".join(source.name for source in resolved)
+            raise ValueError(f"a weight is given for {name}, which is no source; the sources are: {known}")
+    given = _load_tokenizer(tokenizer) if tokenizer else None
+    with WorkFolder(Path(out)) as work, _progress(console) as progress:
+        if work.continued and console is not None:
+            console.print(f"going on with the work in {work.path}", markup=False, highlight=False)
+        preparation = _Preparation(work, resolved, settings, processes or available_processes(), progress)
+        preparation.run(given, vocab_size or DEFAULT_VOCAB_SIZE, lower)
+    return PreparedCorpus.load(out)
 
 
 def _load_tokenizer(path: Path) -> MetroT0Tokenizer:
@@ -214,171 +226,159 @@ def _load_tokenizer(path: Path) -> MetroT0Tokenizer:
         raise ValueError(f"{path} holds no tokenizer that can be read: {reason}") from error
 
 
-def _train_tokenizer(
-    staged: StagedDocuments,
-    held_out: np.ndarray,
-    folder: Path,
-    vocab_size: int,
-    lower: bool,
-    seed: int,
-    progress: Progress,
-) -> MetroT0Tokenizer:
-    from metro_t0.tokenization.training import train_tokenizer
-
-    task = progress.add_task(f"Training a tokenizer of {vocab_size} pieces", total=None)
-    lines = sample_lines(staged, held_out, max_characters=_TOKENIZER_CHARACTERS, seed=seed)
-    tokenizer = train_tokenizer(lines, vocab_size, folder / "tokenizer", lower=lower)
-    progress.update(task, total=1, completed=1)
-    return tokenizer
-
-
 def vocabulary_checksum(tokenizer: MetroT0Tokenizer) -> str:
     """SHA-256 over the pieces in the order of their ids: equal if and only if ids mean the same pieces."""
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     return hashlib.sha256("\n".join(pieces).encode()).hexdigest()
 
 
-# ---------------------------------------------------------------- blocks
+def _key(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
-class _Part:
-    """One part, training or validation: its blocks go to an Arrow file, its counts are summed."""
+@dataclass
+class _Preparation:
+    """One run of :func:`prepare`, stage by stage."""
 
-    def __init__(self, scratch: Path, dtype: type[np.uint16] | type[np.int32], max_length: int) -> None:
-        self._scratch = scratch
-        self._schema = pa.schema(
-            [("input_ids", pa.list_(pa.from_numpy_dtype(dtype))), ("document", pa.int32())]
+    work: WorkFolder
+    sources: list[CorpusSource]
+    settings: _Settings
+    processes: int
+    progress: Progress
+
+    def run(self, given: MetroT0Tokenizer | None, vocab_size: int, lower: bool) -> None:
+        units = reading_units(
+            self.sources,
+            split_documents=self.settings.split_documents,
+            text_column=self.settings.text_column,
+            unit_bytes=min(UNIT_BYTES, self.settings.shard_characters),
         )
-        self._writer = pa.ipc.new_stream(str(scratch), self._schema)
-        self._lengths = np.zeros(max_length + 1, np.int64)
-        self.counts = dict.fromkeys(
-            ("documents", "characters", "lines", "tokens", "blocks", "unknown_tokens"), 0
+        corpus, read = self._read(units)
+        held_out = choose_held_out(corpus.characters, self.settings.validation_fraction, self.settings.seed)
+        copies = self._copies(units, corpus, held_out)
+        state = _key(read, self.settings)
+        if given is None:
+            folder = self._train_tokenizer(corpus, held_out, vocab_size, lower, state)
+        else:
+            made = sorted(map(str, given.init_kwargs.items()))
+            folder = self.work / f"tokenizer-{_key(vocabulary_checksum(given), made)}"
+            if not folder.is_dir():
+                with self.work.piece(folder.name) as aside:
+                    given.save_pretrained(str(aside))
+        # Loaded before the workers are forked from this process, so that they all share it.
+        tokenizer = loaded_tokenizer(folder)
+        encoding = Encoding(folder, self.settings.max_length, token_dtype(len(tokenizer)))
+        group = f"blocks-{_key(state, folder.name)}"
+        shards = self._encode(corpus, held_out, copies, encoding, group)
+        counts = summed_counts(shards)
+        for part in PARTS:
+            if not counts[part].blocks:
+                raise ValueError(
+                    f"no block of tokens came out of the {part} documents; add text or change the seed"
+                )
+        checksums = {part: content_checksum(shards, part) for part in PARTS}
+        card = corpus_card(
+            self.sources,
+            [unit.source for unit in units],
+            corpus,
+            counts,
+            checksums=checksums,
+            tokenizer={
+                "trained_here": given is None,
+                "lower": tokenizer.lower,
+                "vocabulary_size": len(tokenizer),
+                "vocabulary_checksum": vocabulary_checksum(tokenizer),
+            },
+            settings=vars(self.settings),
         )
-        self.dropped = dict.fromkeys(("cut_lines", "blank_lines", "dropped_blocks"), 0)
+        with self.work.whole() as whole:
+            for part in PARTS:
+                link_dataset(shards, part, whole / part, encoding.schema, checksums[part])
+            tokenizer.save_pretrained(str(whole / "tokenizer"))
+            write_card(card, whole)
 
-    def write(self, texts: TextBatch, blocks: BlockBatch) -> None:
-        offsets = np.concatenate([[0], np.cumsum(blocks.lengths)]).astype(np.int32)
-        ids = pa.ListArray.from_arrays(pa.array(offsets), pa.array(blocks.tokens))
-        self._writer.write_batch(pa.record_batch([ids, pa.array(blocks.documents)], schema=self._schema))
-        self._lengths += np.bincount(blocks.lengths, minlength=len(self._lengths))
-        self.counts["documents"] += len(texts.texts)
-        self.counts["characters"] += texts.characters
-        self.counts["lines"] += blocks.lines
-        self.counts["tokens"] += len(blocks.tokens)
-        self.counts["blocks"] += len(blocks.lengths)
-        self.counts["unknown_tokens"] += blocks.unknown_tokens
-        self.dropped["cut_lines"] += blocks.cut_lines
-        self.dropped["blank_lines"] += blocks.blank_lines
-        self.dropped["dropped_blocks"] += blocks.dropped_blocks
+    def _read(self, units: Sequence[Unit]) -> tuple[StagedCorpus, list[str]]:
+        """The staged documents, and what they are a function of."""
+        names = [unit.fingerprint() for unit in units]
+        self.work.forget("read", names)
+        missing = [
+            (unit, self.work / f"read/{name}")
+            for unit, name in zip(units, names, strict=True)
+            if not self.work.has(f"read/{name}")
+        ]
+        task = self.progress.add_task("Reading", total=len(units), completed=len(units) - len(missing))
+        self.work.keep = bool(len(units) > len(missing))
+        processes = min(self.processes, len(missing)) or 1
+        staged = 0
+        for _, characters in map_in_order(_stage, missing, processes, named=lambda work: str(work[0])):
+            staged += characters
+            self.work.keep |= staged >= _CHARACTERS_WORTH_KEEPING
+            self.progress.advance(task)
+        corpus = StagedCorpus(
+            [StagedUnit.open(self.work / f"read/{name}") for name in names],
+            keep_duplicates=self.settings.keep_duplicates,
+        )
+        if not len(corpus):
+            raise empty_corpus([source.name for source in self.sources])
+        return corpus, names
 
-    def save(self, folder: Path) -> None:
-        """Write the blocks as a dataset folder and remove the scratch file."""
-        from datasets import Dataset
+    def _copies(self, units: Sequence[Unit], corpus: StagedCorpus, held_out: np.ndarray) -> np.ndarray:
+        """How often each document appears, ``[documents]``."""
+        by_unit = [self.settings.weights.get(self.sources[unit.source].name, 1.0) for unit in units]
+        weights = np.repeat(by_unit, corpus.documents_of_units())
+        draws = np.random.default_rng([self.settings.seed, 1]).random(len(weights))
+        copies = np.floor(weights).astype(np.int64) + (draws < weights % 1)
+        copies[held_out] = 1
+        return copies
 
-        self._writer.close()
-        with _silent_datasets():
-            Dataset.from_file(str(self._scratch)).save_to_disk(str(folder))
-        self._scratch.unlink()
+    def _train_tokenizer(
+        self, corpus: StagedCorpus, held_out: np.ndarray, vocab_size: int, lower: bool, state: str
+    ) -> Path:
+        from metro_t0.tokenization.training import train_tokenizer
 
-    def histogram(self, bins: int = 16) -> dict[str, int]:
-        """Blocks by length, as ``{"2-32": 17, ...}``."""
-        edges = np.linspace(0, len(self._lengths) - 1, bins + 1).round().astype(int)
-        return {
-            f"{low + 1}-{high}": int(self._lengths[low + 1 : high + 1].sum())
-            for low, high in pairwise(edges.tolist())
-            if high > low
-        }
-
-
-def _write_blocks(
-    staged: StagedDocuments,
-    held_out: np.ndarray,
-    folder: Path,
-    tokenizer: MetroT0Tokenizer,
-    max_length: int,
-    processes: int | None,
-    progress: Progress,
-) -> dict[str, _Part]:
-    total = int(staged.characters.sum())
-    if processes is None:
-        processes = available_processes() if total >= _CHARACTERS_WORTH_PROCESSES else 1
-    dtype = token_dtype(len(tokenizer))
-    parts = {name: _Part(folder / f"{name}.arrow", dtype, max_length) for name in ("train", "validation")}
-    task = progress.add_task("Tokenising", total=total)
-    batches = batch_texts(staged, held_out)
-    for texts, blocks in encode_documents(
-        batches, folder / "tokenizer", max_length=max_length, processes=processes
-    ):
-        parts["validation" if texts.held_out else "train"].write(texts, blocks)
-        progress.advance(task, texts.characters)
-    for name, part in parts.items():
-        if not part.counts["blocks"]:
-            raise ValueError(
-                f"no block of tokens came out of the {name} documents; add text or change the seed"
+        task = self.progress.add_task(f"Training a tokenizer of {vocab_size} pieces", total=None)
+        name = f"tokenizer-{_key(state, vocab_size, lower)}"
+        if not self.work.has(name):
+            lines = sample_lines(
+                corpus, held_out, max_characters=_TOKENIZER_CHARACTERS, seed=self.settings.seed
             )
-        part.save(folder / name)
-    return parts
+            train_tokenizer(lines, vocab_size, self.work / name, lower=lower)
+        self.progress.update(task, total=1, completed=1)
+        return self.work / name
+
+    def _encode(
+        self,
+        corpus: StagedCorpus,
+        held_out: np.ndarray,
+        copies: np.ndarray,
+        encoding: Encoding,
+        group: str,
+    ) -> list[Path]:
+        def batches() -> Iterator[BatchOfParts]:
+            for batch in corpus.batches():
+                documents = slice(batch.first, batch.first + int(batch.wanted.sum()))
+                yield BatchOfParts(batch, held_out[documents], copies[documents])
+
+        total = int(corpus.characters.sum())
+        shards = cut_into_shards(batches(), corpus.characters, self.settings.shard_characters)
+        task = self.progress.add_task("Tokenising", total=total)
+        processes = self.processes if total >= _CHARACTERS_WORTH_PROCESSES else 1
+        return write_shards(
+            self.work,
+            group,
+            shards,
+            encoding,
+            processes,
+            advance=lambda characters: self.progress.advance(task, characters),
+        )
 
 
-# ---------------------------------------------------------------- card and progress
-
-
-def _card(
-    staged: StagedDocuments,
-    tokenizer: MetroT0Tokenizer,
-    parts: dict[str, _Part],
-    settings: dict[str, Any],
-    *,
-    trained: bool,
-) -> dict[str, Any]:
-    summed = {key: sum(part.counts[key] for part in parts.values()) for key in parts["train"].counts}
-    dropped = {key: sum(part.dropped[key] for part in parts.values()) for key in parts["train"].dropped}
-    cut_lines = dropped.pop("cut_lines")
-    duplicates = sum(count.duplicates for count in staged.sources)
-    return {
-        "format_version": FORMAT_VERSION,
-        **summed,
-        "cut_lines": cut_lines,
-        "dropped": {"duplicate_documents": duplicates, **dropped},
-        "train": {**parts["train"].counts, "block_lengths": parts["train"].histogram()},
-        "validation": {**parts["validation"].counts, "block_lengths": parts["validation"].histogram()},
-        "sources": [
-            {
-                "source": count.source.name,
-                "documents": count.documents,
-                "characters": count.characters,
-                "duplicate_documents": count.duplicates,
-                "files": len(count.source.files),
-                "skipped_files": len(count.source.skipped),
-            }
-            for count in staged.sources
-        ],
-        "tokenizer": {
-            "trained_here": trained,
-            "lower": tokenizer.lower,
-            "vocabulary_size": len(tokenizer),
-            "vocabulary_checksum": vocabulary_checksum(tokenizer),
-        },
-        "settings": settings,
-        "made_with": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("metro-t0", "sentencepiece", "datasets")},
-        },
-    }
-
-
-@contextmanager
-def _silent_datasets() -> Iterator[None]:
-    """Keep the progress bars of `datasets` out of ours."""
-    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    silent_already = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not silent_already:
-            enable_progress_bars()
+def _stage(work: tuple[Unit, Path]) -> int:
+    """Read a unit into its folder, whole or not at all; gives its characters."""
+    unit, folder = work
+    with whole_piece(folder) as aside:
+        stage_unit(unit, aside)
+    return int(StagedUnit.open(folder).characters.sum())
 
 
 @contextmanager

@@ -1,101 +1,71 @@
-"""The documents of a corpus, read once, without repeats, staged in an Arrow file that is memory-mapped afterwards.
+"""The documents of a corpus, read once and staged in Arrow files, and the choice of those that are used.
 
-Sources may be slow to read (compressed, remote), and training a tokenizer, choosing the held-out part and
-tokenising each go over the documents. Only a hash and a length of each document stay in memory, about 100 bytes.
+    stage_unit(unit, folder)                       # a process reads a unit: texts.arrow, documents.npz, counts.json
+    staged = StagedCorpus([StagedUnit.open(folder) for folder in folders], keep_duplicates=False)
+    staged.characters, staged.texts(0)             # of the distinct documents, in reading order
+    held_out = choose_held_out(staged.characters, 0.01, seed=0)
+
+Sources may be slow to read (compressed, remote), and training a tokenizer, choosing the held-out part and tokenising
+each go over the documents. Texts stay on disk; a hash and a length of each document stay in memory, 16 bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from metro_t0.data.corpora import Document, Source, SplitDocuments, empty_corpus
+from metro_t0.data.units import Unit
 
 _SCHEMA = pa.schema([("text", pa.large_string())])
-_BATCH_CHARACTERS = 2_000_000
-_BATCH_DOCUMENTS = 10_000
+# A batch is what a process tokenises at a time.
+_BATCH_CHARACTERS = 1_000_000
+_BATCH_DOCUMENTS = 4_000
 # Held-out blocks are estimated before there is a tokenizer; real ones hold about 2300 characters when full.
 _CHARACTERS_A_BLOCK = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class SourceCount:
-    """What one source gave: its own documents and characters, and how many documents an earlier one had."""
+@dataclass
+class UnitCounts:
+    """What reading a unit gave: documents that came, those that went on from the one before, those left out."""
 
-    source: Source
-    documents: int
-    characters: int
-    duplicates: int
-
-
-@dataclass(frozen=True, slots=True)
-class StagedDocuments:
-    """Distinct documents on disk, in reading order.
-
-    Attributes:
-        path: the Arrow file.
-        characters: length of each document, ``[documents]``.
-        sources: what each source gave.
-    """
-
-    path: Path
-    characters: np.ndarray
-    sources: tuple[SourceCount, ...]
-
-    def __iter__(self) -> Iterator[str]:
-        with pa.memory_map(str(self.path)) as file:
-            reader = pa.ipc.open_file(file)
-            for index in range(reader.num_record_batches):
-                for text in reader.get_batch(index).column(0):
-                    yield text.as_py()
-
-    def __len__(self) -> int:
-        return len(self.characters)
+    read: int = 0
+    continued: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
 
 
-def stage_documents(
-    sources: Sequence[Source],
-    path: Path,
-    *,
-    split_documents: SplitDocuments = "file",
-    text_column: str = "text",
-    on_document: Callable[[Document], None] = lambda document: None,
-) -> StagedDocuments:
-    """Read the sources and write their distinct documents to ``path``; ``on_document`` sees each one read.
+def stage_unit(unit: Unit, folder: Path) -> None:
+    """Read a unit and write its documents, their hashes and lengths, and the counts into ``folder``.
 
-    Documents are the same if their texts are, blanks at both ends aside (a 64-bit hash decides).
+    Documents have the same hash if their texts are the same, blanks at both ends aside.
 
     Raises:
-        ValueError: a source cannot be read, or all of them together hold no text.
+        ValueError: a file of the unit cannot be read.
     """
-    seen: set[int] = set()
-    lengths = array("q")
-    counts = []
-    with _Writer(path) as writer:
-        for source in sources:
-            documents = characters = duplicates = 0
-            for document in source.documents(split_documents=split_documents, text_column=text_column):
-                on_document(document)
-                text = document.text.strip()
-                key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-                if key in seen:
-                    duplicates += 1
-                    continue
-                seen.add(key)
-                lengths.append(len(text))
-                documents += 1
-                characters += len(text)
-                writer.write(text)
-            counts.append(SourceCount(source, documents, characters, duplicates))
-    if not lengths:
-        raise empty_corpus([source.name for source in sources])
-    return StagedDocuments(path, np.frombuffer(lengths, dtype=np.int64), tuple(counts))
+    hashes, lengths, counts = array("Q"), array("q"), UnitCounts()
+    with _Writer(folder / "texts.arrow") as writer:
+        for document in unit.documents():
+            counts.read += 1
+            counts.continued += document.continued
+            text = document.text.strip()
+            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            hashes.append(int.from_bytes(digest, "little"))
+            lengths.append(len(text))
+            writer.write(text)
+    np.savez(
+        folder / "documents.npz",
+        hashes=np.frombuffer(hashes, np.uint64) if hashes else np.zeros(0, np.uint64),
+        characters=np.frombuffer(lengths, np.int64) if lengths else np.zeros(0, np.int64),
+    )
+    (folder / "counts.json").write_text(json.dumps(vars(counts)), encoding="utf-8")
 
 
 class _Writer:
@@ -120,8 +90,120 @@ class _Writer:
             self._flush()
 
     def _flush(self) -> None:
-        self._file.write_batch(pa.record_batch([pa.array(self._texts, pa.large_string())], schema=_SCHEMA))
+        if self._texts:
+            self._file.write_batch(
+                pa.record_batch([pa.array(self._texts, pa.large_string())], schema=_SCHEMA)
+            )
         self._texts, self._characters = [], 0
+
+
+@dataclass(frozen=True)
+class StagedUnit:
+    """A staged unit on disk.
+
+    Attributes:
+        texts: its Arrow file.
+        hashes: ``[documents]`` uint64.
+        characters: ``[documents]`` int64.
+        counts: what reading gave.
+    """
+
+    texts: Path
+    hashes: np.ndarray
+    characters: np.ndarray
+    counts: UnitCounts
+
+    @classmethod
+    def open(cls, folder: Path) -> StagedUnit:
+        """Open what :func:`stage_unit` wrote."""
+        with np.load(folder / "documents.npz") as arrays:
+            hashes, characters = arrays["hashes"], arrays["characters"]
+        counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+        counts["dropped"] = Counter(counts["dropped"])
+        return cls(folder / "texts.arrow", hashes, characters, UnitCounts(**counts))
+
+    def batch_sizes(self) -> list[int]:
+        """Documents of each Arrow batch."""
+        with pa.memory_map(str(self.texts)) as file:
+            reader = pa.ipc.open_file(file)
+            return [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
+
+
+def read_batch(texts: Path, index: int, wanted: np.ndarray) -> list[str]:
+    """The texts of an Arrow batch where ``wanted`` ``[documents]`` is True."""
+    with pa.memory_map(str(texts)) as file:
+        column = pa.ipc.open_file(file).get_batch(index).column(0)
+        chosen: list[str] = column.filter(pa.array(wanted)).to_pylist()
+        return chosen
+
+
+@dataclass(frozen=True)
+class Batch:
+    """An Arrow batch of a staged unit.
+
+    Attributes:
+        texts: the Arrow file.
+        index: which of its batches.
+        wanted: which of its documents are used, boolean ``[documents]``.
+        first: number, over the corpus, of the first document that is used.
+    """
+
+    texts: Path
+    index: int
+    wanted: np.ndarray
+    first: int
+
+    def read(self) -> list[str]:
+        """The texts that are used."""
+        return read_batch(self.texts, self.index, self.wanted)
+
+
+class StagedCorpus:
+    """The distinct documents of staged units, in reading order.
+
+    Attributes:
+        units: as they were staged.
+        wanted: which documents of each unit are used, boolean ``[documents of the unit]``.
+        characters: length of each document used, ``[documents]``.
+    """
+
+    def __init__(self, units: Sequence[StagedUnit], *, keep_duplicates: bool = False) -> None:
+        self.units = tuple(units)
+        ends = np.cumsum([0, *(len(unit.hashes) for unit in units)])
+        first = np.ones(int(ends[-1]), bool)
+        if not keep_duplicates:
+            first[:] = False
+            hashes = np.concatenate([np.zeros(0, np.uint64), *(unit.hashes for unit in units)])
+            first[np.unique(hashes, return_index=True)[1]] = True
+        self.wanted = [first[start:end] for start, end in pairwise(ends.tolist())]
+        self.characters = np.concatenate(
+            [
+                np.zeros(0, np.int64),
+                *(unit.characters[kept] for unit, kept in zip(self.units, self.wanted, strict=True)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def documents_of_units(self) -> list[int]:
+        """How many documents of each unit are used."""
+        return [int(wanted.sum()) for wanted in self.wanted]
+
+    def batches(self) -> Iterator[Batch]:
+        """All Arrow batches, in order."""
+        number = 0
+        for unit, wanted in zip(self.units, self.wanted, strict=True):
+            start = 0
+            for index, size in enumerate(unit.batch_sizes()):
+                chosen = wanted[start : start + size]
+                yield Batch(unit.texts, index, chosen, number)
+                start += size
+                number += int(chosen.sum())
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.batches():
+            yield from batch.read()
 
 
 def choose_held_out(
@@ -162,7 +244,7 @@ def choose_held_out(
 
 
 def sample_lines(
-    documents: StagedDocuments, held_out: np.ndarray, *, max_characters: int, seed: int
+    documents: StagedCorpus, held_out: np.ndarray, *, max_characters: int, seed: int
 ) -> Iterator[str]:
     """Stream lines of the documents that are not held out: all, or a random share of about ``max_characters``."""
     available = int(documents.characters[~held_out].sum())
