@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from metro_t0.cli.tokenizer import NormalizerChoice
+
 
 class SplitDocumentsChoice(StrEnum):
     """What ends a document of a text file."""
@@ -37,6 +39,10 @@ def prepare(
         ),
     ] = None,
     cased: Annotated[bool, typer.Option("--cased", help="Train a tokenizer that keeps upper case.")] = False,
+    normalizer: Annotated[
+        NormalizerChoice,
+        typer.Option(help="For a tokenizer to train: english, as published, or neutral, for any language."),
+    ] = NormalizerChoice.english,
     split_documents: Annotated[
         SplitDocumentsChoice, typer.Option(help="What ends a document of a text file.")
     ] = SplitDocumentsChoice.file,
@@ -97,6 +103,7 @@ def prepare(
         tokenizer=tokenizer,
         vocab_size=vocab_size,
         lower=not cased,
+        normalizer=normalizer.value,
         split_documents=split_documents.value,
         text_column=text_column,
         validation_fraction=validation_fraction,

@@ -182,7 +182,8 @@ def card_page(card: Mapping[str, Any]) -> str:
         "",
         "## Vocabulary and settings",
         "",
-        f"{tokenizer['vocabulary_size']:,} tokens, {'uncased' if tokenizer['lower'] else 'cased'}, {made}; SHA-256 "
+        f"{tokenizer['vocabulary_size']:,} tokens, {'uncased' if tokenizer['lower'] else 'cased'}, "
+        f"{tokenizer['normalizer']}, {made}; SHA-256 "
         f"`{tokenizer['vocabulary_checksum'][:16]}`.",
         "",
         *_table(["setting", "value"], [[f"`{name}`", f"`{value}`"] for name, value in settings.items()]),

@@ -49,7 +49,7 @@ from metro_t0.data.shards import (
     summed_counts,
     write_shards,
 )
-from metro_t0.data.staging import StagedCorpus, StagedUnit, choose_held_out, sample_lines, stage_unit
+from metro_t0.data.staging import StagedCorpus, StagedUnit, choose_held_out, stage_unit
 from metro_t0.data.units import UNIT_BYTES, Unit, reading_units
 from metro_t0.data.work import WorkFolder, whole_piece
 
@@ -147,6 +147,7 @@ def prepare(
     tokenizer: Path | None = None,
     vocab_size: int | None = None,
     lower: bool = True,
+    normalizer: str = "english",
     split_documents: SplitDocuments = "file",
     text_column: str = "text",
     keep_duplicates: bool = False,
@@ -168,6 +169,7 @@ def prepare(
         tokenizer: folder of a tokenizer to take; without it one is trained on the training part.
         vocab_size: pieces of the tokenizer to train (8192 unless given); the embedding has 512 rows more.
         lower: train an uncased tokenizer.
+        normalizer: what the tokenizer to train does to a text first, ``english`` (as published) or ``neutral``.
         split_documents: what ends a document of a text file, the file or a blank line.
         text_column: the column of JSON lines, Parquet and Hub datasets that holds the text.
         keep_duplicates: keep documents that came before, blanks at both ends aside (a 64-bit hash decides).
@@ -210,7 +212,8 @@ def prepare(
         if work.continued and console is not None:
             console.print(f"going on with the work in {work.path}", markup=False, highlight=False)
         preparation = _Preparation(work, resolved, settings, processes or available_processes(), progress)
-        preparation.run(given, vocab_size or DEFAULT_VOCAB_SIZE, lower)
+        training = {"vocab_size": vocab_size or DEFAULT_VOCAB_SIZE, "lower": lower, "normalizer": normalizer}
+        preparation.run(given, training)
     return PreparedCorpus.load(out)
 
 
@@ -246,7 +249,8 @@ class _Preparation:
     processes: int
     progress: Progress
 
-    def run(self, given: MetroT0Tokenizer | None, vocab_size: int, lower: bool) -> None:
+    def run(self, given: MetroT0Tokenizer | None, training: dict[str, Any]) -> None:
+        """All stages; ``training`` is how to train a tokenizer where none is given."""
         units = reading_units(
             self.sources,
             split_documents=self.settings.split_documents,
@@ -258,7 +262,7 @@ class _Preparation:
         copies = self._copies(units, corpus, held_out)
         state = _key(read, self.settings)
         if given is None:
-            folder = self._train_tokenizer(corpus, held_out, vocab_size, lower, state)
+            folder = self._train_tokenizer(corpus, held_out, training, state)
         else:
             made = sorted(map(str, given.init_kwargs.items()))
             folder = self.work / f"tokenizer-{_key(vocabulary_checksum(given), made)}"
@@ -286,6 +290,7 @@ class _Preparation:
             tokenizer={
                 "trained_here": given is None,
                 "lower": tokenizer.lower,
+                "normalizer": tokenizer.text_normalizer,
                 "vocabulary_size": len(tokenizer),
                 "vocabulary_checksum": vocabulary_checksum(tokenizer),
             },
@@ -332,17 +337,22 @@ class _Preparation:
         return copies
 
     def _train_tokenizer(
-        self, corpus: StagedCorpus, held_out: np.ndarray, vocab_size: int, lower: bool, state: str
+        self, corpus: StagedCorpus, held_out: np.ndarray, training: dict[str, Any], state: str
     ) -> Path:
         from metro_t0.tokenization.training import train_tokenizer
 
-        task = self.progress.add_task(f"Training a tokenizer of {vocab_size} pieces", total=None)
-        name = f"tokenizer-{_key(state, vocab_size, lower)}"
+        task = self.progress.add_task(f"Training a tokenizer of {training['vocab_size']} pieces", total=None)
+        name = f"tokenizer-{_key(state, training)}"
         if not self.work.has(name):
-            lines = sample_lines(
-                corpus, held_out, max_characters=_TOKENIZER_CHARACTERS, seed=self.settings.seed
+            texts = (text for text, hidden in zip(corpus, held_out, strict=True) if not hidden)
+            large = int(corpus.characters[~held_out].sum()) > _TOKENIZER_CHARACTERS
+            train_tokenizer(
+                texts,
+                out=self.work / name,
+                sample_characters=_TOKENIZER_CHARACTERS if large else None,
+                seed=self.settings.seed,
+                **training,
             )
-            train_tokenizer(lines, vocab_size, self.work / name, lower=lower)
         self.progress.update(task, total=1, completed=1)
         return self.work / name
 

@@ -241,22 +241,3 @@ def choose_held_out(
     within_blocks = np.searchsorted(np.cumsum(blocks[order]), max_blocks, side="right")
     held_out[order[: max(1, min(within_fraction, within_blocks))]] = True
     return held_out
-
-
-def sample_lines(
-    documents: StagedCorpus, held_out: np.ndarray, *, max_characters: int, seed: int
-) -> Iterator[str]:
-    """Stream lines of the documents that are not held out: all, or a random share of about ``max_characters``."""
-    available = int(documents.characters[~held_out].sum())
-    share = max_characters / max(available, 1)
-    rng = np.random.default_rng(seed)
-    for text, hidden in zip(documents, held_out, strict=True):
-        if hidden:
-            continue
-        lines = [line for line in text.splitlines() if line and not line.isspace()]
-        if share >= 1:
-            yield from lines
-        else:
-            yield from (
-                line for line, draw in zip(lines, rng.random(len(lines)), strict=True) if draw < share
-            )
