@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -185,3 +187,31 @@ def test_mistakes_are_one_line_and_exit_code_2(
         assert message in line
         assert shown.out == ""
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_training_that_ends_early_leaves_nothing(sent: signal.Signals, tmp_path: Path) -> None:
+    # A pipe that nobody closes keeps the command reading until it is told to stop.
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    command = [
+        sys.executable,
+        "-m",
+        "metro_t0.cli.main",
+        "tokenizer",
+        "train",
+        str(pipe),
+        "--vocab-size",
+        "700",
+    ]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with pipe.open("w") as writer:  # opened by the reader too, once it reads
+        writer.write("some words\n" * 100_000)
+        process.send_signal(sent)
+        assert process.wait(timeout=30) != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.txt"]

@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metro_t0.data.corpora import read_documents
@@ -41,6 +41,7 @@ nasty_text = st.lists(
 ).map("".join)
 
 
+@settings(max_examples=1000)
 @given(text=nasty_text, lower=st.booleans())
 @example(text="' LL-x ' ll' s", lower=False)
 @example(text="x' VE", lower=True)
