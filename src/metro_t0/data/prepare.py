@@ -207,7 +207,11 @@ def prepare(
         if name not in {source.name for source in resolved}:
             known = ", ".join(source.name for source in resolved)
             raise ValueError(f"a weight is given for {name}, which is no source; the sources are: {known}")
-    given = _load_tokenizer(tokenizer) if tokenizer else None
+    given = None
+    if tokenizer is not None:
+        from metro_t0.tokenization.inspection import open_tokenizer
+
+        given = open_tokenizer(Path(tokenizer))
     with WorkFolder(Path(out)) as work, _progress(console) as progress:
         if work.continued and console is not None:
             console.print(f"going on with the work in {work.path}", markup=False, highlight=False)
@@ -215,18 +219,6 @@ def prepare(
         training = {"vocab_size": vocab_size or DEFAULT_VOCAB_SIZE, "lower": lower, "normalizer": normalizer}
         preparation.run(given, training)
     return PreparedCorpus.load(out)
-
-
-def _load_tokenizer(path: Path) -> MetroT0Tokenizer:
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
-
-    if not Path(path).is_dir():
-        raise ValueError(f"the tokenizer folder {path} does not exist")
-    try:
-        return MetroT0Tokenizer.from_pretrained(str(path))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} holds no tokenizer that can be read: {reason}") from error
 
 
 def vocabulary_checksum(tokenizer: MetroT0Tokenizer) -> str:
