@@ -8,6 +8,7 @@ pairs that met. The result is a function of texts, order and settings.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -30,6 +31,12 @@ class MinHash:
     seed: int = 1
 
 
+def check_installed(*, wanted: bool = True) -> None:
+    """Raise ValueError where near-duplicates are ``wanted`` and datatrove is not there."""
+    if wanted and importlib.util.find_spec("datatrove") is None:
+        raise ValueError("near-duplicates need datatrove: pip install 'metro-t0[corpora]'")
+
+
 def near_duplicates(texts: Iterable[str], scratch: Path, settings: MinHash | None = None) -> np.ndarray:
     """Mark all but the first document of each cluster of near-duplicates, ``[documents]`` bool, True to drop.
 
@@ -38,16 +45,13 @@ def near_duplicates(texts: Iterable[str], scratch: Path, settings: MinHash | Non
     Raises:
         ValueError: datatrove is not installed, or ``scratch`` is not empty.
     """
-    try:
-        from datatrove.data import Document
-        from datatrove.pipeline.dedup import minhash
-        from datatrove.utils.hashing import HashConfig
+    check_installed()
+    from datatrove.data import Document
+    from datatrove.pipeline.dedup import minhash
+    from datatrove.utils.hashing import HashConfig
 
-        from metro_t0.data.datatrove_words import PlainWords
-    except ImportError as error:
-        raise ValueError(
-            f"near-duplicates need datatrove ({error}): pip install 'metro-t0[corpora]'"
-        ) from error
+    from metro_t0.data.datatrove_words import PlainWords
+
     if scratch.exists() and any(scratch.iterdir()):
         raise ValueError(f"{scratch}: the folder for near-duplicates is not empty; empty it or name another")
     chosen = settings or MinHash()
