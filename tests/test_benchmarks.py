@@ -10,6 +10,8 @@ from pydoc_data.topics import topics
 
 import pytest
 
+from metro_t0.tokenization.training import train_tokenizer
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -50,3 +52,26 @@ def test_tokenisation_is_measured(tmp_path: Path) -> None:
     )
     for name in ("transcribed", "ours", "SentencePiece alone", "encode_texts", "export", "times"):
         assert name in printed
+
+
+@pytest.mark.slow
+def test_prompts_are_measured_on_rows_of_ones_own(tmp_path: Path) -> None:
+    rows = [{"text": f"the boat number {row} is wide and cold", "label": row % 2} for row in range(300)]
+    (tmp_path / "rows" / "boats" / "default").mkdir(parents=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "rows" / "boats" / "default" / "train.jsonl").write_text(text, encoding="utf-8")
+    templates = {
+        "one": {"jinja": "{{ text }} Good? ||| {{ answer_choices[label] }}", "answer_choices": "no ||| yes"},
+        "two": {"jinja": "{{ headline }} ||| {{ label }}"},
+    }
+    (tmp_path / "templates" / "boats").mkdir(parents=True)
+    (tmp_path / "templates" / "boats" / "templates.yaml").write_text(json.dumps({"templates": templates}))
+    train_tokenizer([row["text"] for row in rows] * 3, 80, tmp_path / "tokenizer")
+    folders = ["--data-root", str(tmp_path / "rows"), "--templates", str(tmp_path / "templates")]
+    out = tmp_path / "prompts.json"
+    settings = ["--tokenizer", str(tmp_path / "tokenizer"), "--rounds", "1", "--out", str(out)]
+    printed = run("benchmarks/prompts.py", *folders, *settings)
+    assert "1 datasets, 1 templates, 300 examples" in printed
+    record = json.loads(out.read_text(encoding="utf-8"))
+    assert record["rendered_a_second"] > record["rendered_a_second_compiling"] > 0
+    assert set(record["built_a_second"]) == {"1", "2"}

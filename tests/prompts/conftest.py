@@ -45,6 +45,9 @@ class SmallTokenizer:
         self.texts += len(texts)
         return [[4 + token for token in ids] for ids in self.pieces.encode(texts)]
 
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return ["", *"abc"][: len(ids)] + [str(self.pieces.id_to_piece(token - 4)) for token in ids[4:]]
+
     def decode(self, ids: Iterable[int]) -> str:
         return str(self.pieces.decode([int(token) - 4 for token in ids if token >= 4]))
 

@@ -67,6 +67,37 @@ def test_without_a_cap_an_epoch_is_everything(data: PromptedData) -> None:
     assert sorted(whole.epoch_indices(4, 0).tolist()) == list(range(106))
 
 
+def _weighted(data: PromptedData, **weights: float) -> PromptedData:
+    templates = [
+        {**entry, "weight": weights.get(entry["task"], entry["weight"])} for entry in data.card["templates"]
+    ]
+    return PromptedData(data.path, data.train, data.validation, {**data.card, "templates": templates})
+
+
+def test_a_weight_widens_or_narrows_the_windows(data: PromptedData) -> None:
+    weighted = _weighted(data, large=0.4, small=2)
+    template = np.asarray(data.train["template"])
+    visits: Counter[int] = Counter()
+    for epoch in range(5):
+        indices = weighted.epoch_indices(epoch, 0)
+        assert Counter(template[indices].tolist()) == {0: 6, 1: 6, 2: 12}
+        small = Counter(indices[template[indices] == 2].tolist())
+        assert set(small.values()) == {2}
+        visits.update(indices[template[indices] == 0].tolist())
+    assert set(visits.values()) == {1}
+    assert len(visits) == 30
+
+
+def test_a_weight_goes_around_the_end(data: PromptedData) -> None:
+    weighted = _weighted(data, small=1.5)
+    template = np.asarray(data.train["template"])
+    for epoch in range(4):
+        indices = weighted.epoch_indices(epoch, 3)
+        small = Counter(indices[template[indices] == 2].tolist())
+        assert sorted(small.values()) == [1, 1, 1, 2, 2, 2]
+    assert all(entry["weight"] == 1.0 for entry in data.card["templates"])
+
+
 def test_an_empty_validation_part_loads(data: PromptedData) -> None:
     assert len(data.validation) == 0
     assert data.validation.column_names == ["input_ids", "labels", "task", "template"]

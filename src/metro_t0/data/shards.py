@@ -233,8 +233,12 @@ def link_dataset(shards: Sequence[Path], part: str, folder: Path, schema: pa.Sch
         Dataset(pa.Table.from_batches([], schema=schema)).save_to_disk(str(folder))
     for file in folder.glob("*.arrow"):
         file.unlink()
-    names = [f"data-{number:05}-of-{len(filled):05}.arrow" for number in range(len(filled))]
-    for shard, name in zip(filled, names, strict=True):
+    total = max(len(filled), 1)
+    names = [f"data-{number:05}-of-{total:05}.arrow" for number in range(total)]
+    if not filled:
+        # Without a file there would be nothing to tell the columns by.
+        pa.ipc.new_stream(str(folder / names[0]), schema).close()
+    for shard, name in zip(filled, names, strict=False):
         link_or_copy(shard / f"{part}.arrow", folder / name)
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     state["_data_files"] = [{"filename": name} for name in names]

@@ -15,14 +15,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 from metro_t0.data.output import check_vacant
 
 _ASIDE = ".part"
+_PATIENCE = 3.0
 
 
 class WorkFolder:
@@ -52,13 +55,15 @@ class WorkFolder:
             self._lock = (self.path / "lock").open("w")
         except OSError as error:
             raise ValueError(f"cannot write to {self.out.parent}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ValueError(
-                f"another process is writing {self.out}: wait for it, or choose another folder"
-            ) from None
+        # Workers of a process that was killed hold the lock until they notice, within a second or two.
+        patience = time.monotonic() + _PATIENCE
+        while not _locked(self._lock):
+            if time.monotonic() > patience:
+                self._lock.close()
+                raise ValueError(
+                    f"another process is writing {self.out}: wait for it, or choose another folder"
+                )
+            time.sleep(0.1)
         for aside in self.path.rglob(f"*{_ASIDE}"):
             shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(self.path / "whole", ignore_errors=True)
@@ -107,6 +112,14 @@ class WorkFolder:
         if self.out.exists():
             self.out.rmdir()
         (self.path / "whole").replace(self.out)
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

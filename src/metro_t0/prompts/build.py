@@ -1,169 +1,53 @@
-"""Renders and tokenizes the tasks of a mixture and writes them to disk; for ``Mixture`` in ``mixture.py``.
+"""Builds a mixture: renders and tokenizes its tasks in several processes, and can be gone on with; for ``Mixture``.
 
-The card (``card.json``)::
+    build(tasks, tokenizer, Path("prompted"), settings, processes=4)
 
-    {"format_version": 1, "name": ..., "cap": ..., (the other settings), "vocabulary_size": ...,
-     "tasks":     [{"name", "dataset", "subset", "rows": {"train", "validation"}, "sources": {...}}],
-     "templates": [{"task", "name", "id", "cap", "train": COUNTS, "validation": COUNTS}],
-     "totals":    {"train": COUNTS, "validation": COUNTS}}
-
-    COUNTS = {"examples", "input_tokens", "target_tokens", "truncated_inputs", "truncated_targets",
-              "dropped": {reason: n}}
+The output holds ``train/`` and ``validation/`` (Arrow, as `datasets.load_from_disk` reads them), a card
+(``build_card.py``) and ``examples.jsonl``. Until it is whole, finished units of rows lie in a hidden folder beside
+it, under a fingerprint of what they were made from; the same command takes them up again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import hashlib
 import json
-import shutil
-import tempfile
-import zlib
-from collections import Counter, defaultdict
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from metro_t0.prompts.prompted_data import FORMAT_VERSION
-from metro_t0.prompts.tasks import Part, Task
-from metro_t0.prompts.template import Rendered, Template
+from metro_t0.data.parallel import available_processes, map_in_order
+from metro_t0.data.shards import link_dataset
+from metro_t0.data.work import WorkFolder
+from metro_t0.prompts.build_card import SPLITS, mixture_card, write_card
+from metro_t0.prompts.build_plan import (
+    UNIT_EXAMPLES,
+    BuildSettings,
+    TaskPlan,
+    Tokenizer,
+    fingerprint,
+    plan_task,
+    vocabulary_checksum,
+)
+from metro_t0.prompts.rendering import Counts, check
+from metro_t0.prompts.tasks import Task
+from metro_t0.prompts.unit_work import (
+    EXAMPLES_A_TASK,
+    UnitWork,
+    Workshop,
+    arrow_schema,
+    build_unit,
+    open_workshop,
+)
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from rich.console import Console
 
-EMPTY = "empty"
-NO_TARGET = "no target"
-TOO_MANY_PARTS = "more than one |||"
-NOT_A_CHOICE = "target not among the choices"
-NO_TOKENS = "nothing left of the target after tokenizing"
-
-MAX_VALIDATION_ROWS = 1000
-
-_BATCH_EXAMPLES = 2048
-
-
-class Tokenizer(Protocol):
-    """What building needs of a tokenizer (``MetroT0Tokenizer`` has it)."""
-
-    bos_token_id: int
-    eos_token_id: int
-
-    def __len__(self) -> int: ...
-
-    def encode_texts(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
-        ...
-
-
-@dataclass
-class Counts:
-    """What became of the rows of one template."""
-
-    examples: int = 0
-    input_tokens: int = 0
-    target_tokens: int = 0
-    truncated_inputs: int = 0
-    truncated_targets: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def drop(self, reason: str) -> bool:
-        """Counts a dropped example; False, for use as a condition."""
-        self.dropped[reason] += 1
-        return False
-
-    def as_card(self) -> dict[str, Any]:
-        """Plain dictionaries, as the card holds them."""
-        return {**vars(self), "dropped": dict(self.dropped)}
-
-    def add(self, other: Counts) -> None:
-        """Adds the counts of another template."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
-
-
-@dataclass(frozen=True)
-class _Example:
-    input: str
-    target: str
-    task: int
-    template: int
-
-
-def drop_reason(rendered: Rendered, check_choices: bool) -> str | None:
-    """Why a rendering is no training example; None when it is one."""
-    if rendered.num_parts > 2:
-        return TOO_MANY_PARTS
-    if not rendered.input:
-        return EMPTY
-    if not rendered.target:
-        return NO_TARGET
-    if (
-        check_choices
-        and rendered.answer_choices is not None
-        and rendered.target not in rendered.answer_choices
-    ):
-        return NOT_A_CHOICE
-    return None
-
-
-def check(tasks: Sequence[Task], *, check_choices: bool) -> None:
-    """Renders train rows of each task until every template has given an example; see ``Mixture.check``."""
-    for task in tasks:
-        for template in task.templates:
-            template.check()
-        waiting = dict(enumerate(task.templates))
-        failures: dict[int, tuple[str, Rendered]] = {}
-        number = 0
-        for index, row in enumerate(task.rows("train")):
-            number = index + 1
-            for position, template in list(waiting.items()):
-                rendered = task.render(template, row, index, "train")
-                reason = drop_reason(rendered, check_choices)
-                if reason is None:
-                    del waiting[position]
-                else:
-                    failures.setdefault(position, (reason, rendered))
-            if not waiting:
-                break
-        if not number:
-            raise ValueError(f"task {task.name!r}: {task.source('train')} holds no rows")
-        for position, template in waiting.items():
-            raise ValueError(_fruitless(task, template, *failures[position], number))
-
-
-def _fruitless(task: Task, template: Template, reason: str, rendered: Rendered, rows: int) -> str:
-    what = {
-        EMPTY: "renders no input",
-        NO_TARGET: "renders no target: after the input it needs '|||' and the answer",
-        TOO_MANY_PARTS: "renders more than one '|||'; only one may stand between input and target",
-        NOT_A_CHOICE: f"answers {_short(rendered.target)}, which is not among its choices "
-        f"{[_short(choice) for choice in rendered.answer_choices or []][:6]}; mend one of them, leave the "
-        "template out under 'use:', or set 'check_choices: false'",
-    }[reason]
-    every = "its one row" if rows == 1 else f"all {rows} rows of {task.source('train')}"
-    where = f"{template.origin}: " if template.origin else ""
-    return f"{where}template {template.name!r} of task {task.name!r} {what} (so it is for {every})"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-@dataclass(frozen=True)
-class BuildSettings:
-    """How a mixture is built; the attributes are those of ``Mixture`` and of ``Mixture.build``."""
-
-    name: str
-    cap: int | None
-    check_choices: bool
-    validation_fraction: float
-    max_input_length: int
-    max_target_length: int
-    seed: int
+# Below this, starting processes takes longer than they save.
+_RENDERINGS_WORTH_PROCESSES = 5_000
+# Below this, doing it all again takes seconds.
+_RENDERINGS_WORTH_KEEPING = 20_000
 
 
 def build(
@@ -171,210 +55,159 @@ def build(
     tokenizer: Tokenizer,
     out: Path,
     settings: BuildSettings,
+    *,
+    processes: int | None = None,
+    resumable: bool = True,
+    unit_examples: int = UNIT_EXAMPLES,
     console: Console | None = None,
 ) -> None:
     """Writes a built mixture to ``out``, whole or not at all; see ``Mixture.build``."""
-    if settings.max_input_length < 3 or settings.max_target_length < 2:
-        raise ValueError("max_input_length must be at least 3 and max_target_length at least 2")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already: name another folder, or remove it")
-    check(tasks, check_choices=settings.check_choices)
-    plans = [_plan_rows(task, settings.validation_fraction, settings.seed) for task in tasks]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        aside.chmod(0o755)
-        card = _write(tasks, plans, tokenizer, aside, settings, console)
-        if not card["totals"]["train"]["examples"]:
-            raise ValueError(f"mixture {settings.name!r} leaves no example to train on")
-        text = json.dumps(card, indent=1, ensure_ascii=False)
-        (aside / "card.json").write_text(text + "\n", encoding="utf-8")
-        aside.replace(out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    settings.check()
+    if processes is not None and processes < 1:
+        raise ValueError(f"the number of processes must be at least 1, not {processes}")
+    with WorkFolder(out) as work:
+        if work.continued and console is not None:
+            console.print(f"going on with the work in {work.path}", markup=False, highlight=False)
+        work.keep = resumable and (work / "units").is_dir()
+        check(tasks, check_choices=settings.check_choices)
+        try:
+            _Build(work, tasks, tokenizer, settings, unit_examples).run(
+                processes or available_processes(), resumable, console
+            )
+        except OSError as error:
+            raise ValueError(f"cannot write {work.path}: {error.strerror or error}") from error
     if console is not None:
-        _say(console, card["totals"]["train"], settings)
+        _say(console, json.loads((out / "card.json").read_text(encoding="utf-8")))
 
 
-def _write(
-    tasks: Sequence[Task],
-    plans: Sequence[_RowPlan],
-    tokenizer: Tokenizer,
-    folder: Path,
-    settings: BuildSettings,
-    console: Console | None,
-) -> dict[str, Any]:
-    """Writes the examples of all tasks into ``folder`` and gives the card."""
-    totals = {"train": Counts(), "validation": Counts()}
-    task_cards: list[dict[str, Any]] = []
-    template_cards: list[dict[str, Any]] = []
-    with (
-        _Writer(folder / "train.arrow", tokenizer, settings) as train,
-        _Writer(folder / "validation.arrow", tokenizer, settings) as validation,
-        _progress(console, sum(plan.examples for plan in plans)) as advance,
-    ):
-        for number, (task, plan) in enumerate(zip(tasks, plans, strict=True)):
-            first = len(template_cards)
-            for held_out, index, row, part in plan.rows(task):
-                writer = validation if held_out else train
-                for offset, template in enumerate(task.templates, start=first):
-                    rendered = task.render(template, row, index, part, settings.seed)
-                    writer.add(rendered, number, offset)
-                advance(task.name, len(task.templates))
-            for writer in (train, validation):
-                writer.flush()
-            rows = {"train": plan.train_rows, "validation": plan.validation_rows}
-            names = {"name": task.name, "dataset": task.dataset, "subset": task.subset}
-            task_cards.append({**names, "rows": rows, "sources": plan.sources})
-            cap = None if settings.cap is None else settings.cap // len(task.templates)
-            for offset, template in enumerate(task.templates, start=first):
-                counts = {"train": train.counts[offset], "validation": validation.counts[offset]}
-                for part_name, of_template in counts.items():
-                    totals[part_name].add(of_template)
-                template_cards.append(
-                    {
-                        "task": task.name,
-                        "name": template.name,
-                        "id": template.id,
-                        "cap": cap,
-                        **{part_name: of_template.as_card() for part_name, of_template in counts.items()},
-                    }
-                )
-    return {
-        "format_version": FORMAT_VERSION,
-        **asdict(settings),
-        "vocabulary_size": len(tokenizer),
-        "tasks": task_cards,
-        "templates": template_cards,
-        "totals": {part_name: of_part.as_card() for part_name, of_part in totals.items()},
-    }
+class _Build:
+    """One run of :func:`build`."""
+
+    def __init__(
+        self,
+        work: WorkFolder,
+        tasks: Sequence[Task],
+        tokenizer: Tokenizer,
+        settings: BuildSettings,
+        unit_examples: int,
+    ) -> None:
+        self._work, self._settings, self._unit_examples = work, settings, unit_examples
+        self._tasks, self._tokenizer = tuple(tasks), tokenizer
+        self._vocabulary = vocabulary_checksum(tokenizer)
+        self._plans: list[TaskPlan] = []
+        templates = 0
+        for number, task in enumerate(tasks):
+            self._plans.append(plan_task(number, templates, task, settings))
+            templates += len(task.templates)
+        names = [fingerprint(plan, settings, self._vocabulary, unit_examples) for plan in self._plans]
+        self._groups = [f"units/{name}" for name in names]
+        work.forget("units", names)
+
+    def run(self, processes: int, resumable: bool, console: Console | None) -> None:
+        """Makes what is not there yet and puts the output together."""
+        total = sum(plan.renderings for plan in self._plans)
+        done = 0
+        with _progress(console, total) as advance:
+            pieces = self._pieces(self._prepare_workers(), advance)
+            shared = processes if total >= _RENDERINGS_WORTH_PROCESSES else 1
+            for piece, renderings in map_in_order(build_unit, pieces, shared):
+                done += renderings
+                self._work.keep |= resumable and done >= _RENDERINGS_WORTH_KEEPING
+                advance(self._tasks[piece.unit.task].name, renderings)
+        self._put_together()
+
+    def _prepare_workers(self) -> Path:
+        path = self._work / "worker.pickle"
+        workshop = Workshop(self._tasks, self._tokenizer, self._settings)
+        content = pickle.dumps(workshop, pickle.HIGHEST_PROTOCOL)
+        # Its name tells its content, for open_workshop remembers what it read under a name.
+        path = path.with_stem(f"worker-{hashlib.sha256(content).hexdigest()[:16]}")
+        path.write_bytes(content)
+        # Read before the workers are forked from this process, so that they all share it.
+        open_workshop(path)
+        return path
+
+    def _pieces(self, workshop: Path, advance: Callable[[str, int], None]) -> Iterator[UnitWork]:
+        """The units that are to be made; the rows of finished tasks are not even read."""
+        for plan, group in zip(self._plans, self._groups, strict=True):
+            if self._is_finished(group):
+                advance(plan.task.name, plan.renderings)
+                continue
+            names: list[str] = []
+            for unit in plan.units(self._unit_examples):
+                names.append(unit.name)
+                if self._work.has(f"{group}/{unit.name}"):
+                    advance(plan.task.name, unit.renderings(len(plan.task.templates)))
+                else:
+                    yield UnitWork(unit, self._work / f"{group}/{unit.name}", workshop)
+            _write_aside(self._work / f"{group}/names.json", json.dumps(names))
+
+    def _is_finished(self, group: str) -> bool:
+        return (self._work / f"{group}/names.json").is_file() and all(
+            folder.is_dir() for folder in self._folders(group)
+        )
+
+    def _folders(self, group: str) -> list[Path]:
+        """The units of a task in their order; they are known once all of its rows were read."""
+        names = json.loads((self._work / f"{group}/names.json").read_text(encoding="utf-8"))
+        return [self._work / f"{group}/{name}" for name in names]
+
+    def _put_together(self) -> None:
+        counts = [{split: Counts() for split in SPLITS} for plan in self._plans for _ in plan.task.templates]
+        folders: dict[str, list[Path]] = {split: [] for split in SPLITS}
+        examples: list[str] = []
+        for plan, group in zip(self._plans, self._groups, strict=True):
+            of_task: list[str] = []
+            for folder in self._folders(group):
+                split = folder.name.partition("-")[2]
+                folders[split].append(folder)
+                content = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+                for number, of_template in enumerate(content, start=plan.first_template):
+                    counts[number][split].add(Counts.of_json(of_template))
+                if split == "train" and len(of_task) < EXAMPLES_A_TASK:
+                    lines = (folder / "examples.jsonl").read_text(encoding="utf-8", errors="surrogatepass")
+                    of_task += lines.splitlines(keepends=True)
+            examples += of_task[:EXAMPLES_A_TASK]
+        if not any(of_template["train"].examples for of_template in counts):
+            raise ValueError(f"mixture {self._settings.name!r} leaves no example to train on")
+        checksums = {split: content_checksum(folders[split], split) for split in SPLITS}
+        card = mixture_card(
+            self._plans,
+            counts,
+            self._settings,
+            vocabulary_size=len(self._tokenizer),
+            vocabulary=self._vocabulary,
+            checksums=checksums,
+        )
+        with self._work.whole() as whole:
+            schema = arrow_schema(len(self._tokenizer))
+            for split in SPLITS:
+                link_dataset(folders[split], split, whole / split, schema, checksums[split])
+            (whole / "examples.jsonl").write_text("".join(examples), encoding="utf-8", errors="surrogatepass")
+            write_card(card, whole)
 
 
-@dataclass(frozen=True)
-class _RowPlan:
-    """Which rows of a task are trained on and which are held out."""
+def content_checksum(folders: Sequence[Path], split: str) -> str:
+    """SHA-256 over all columns of a split, however it is cut into files."""
+    import pyarrow as pa
 
-    train_rows: int
-    validation_rows: int
-    from_train: frozenset[int]
-    from_validation: frozenset[int] | None
-    examples: int
-    sources: dict[str, str]
-
-    def rows(self, task: Task) -> Iterator[tuple[bool, int, dict[str, Any], Part]]:
-        """(held out, index in its source, row, part of the source)."""
-        for index, row in enumerate(task.rows("train")):
-            yield index in self.from_train, index, row, "train"
-        if task.validation is not None:
-            for index, row in enumerate(task.rows("validation")):
-                if self.from_validation is None or index in self.from_validation:
-                    yield True, index, row, "validation"
+    hashes = [hashlib.sha256() for _ in range(6)]
+    for folder in folders:
+        with pa.memory_map(str(folder / f"{split}.arrow")) as file:
+            for batch in pa.ipc.open_stream(file):
+                inputs, labels, tasks, templates = batch.columns
+                lengths = (inputs.value_lengths(), labels.value_lengths())
+                values = (inputs.flatten(), labels.flatten(), *lengths, tasks, templates)
+                for content, column in zip(hashes, values, strict=True):
+                    content.update(column.to_numpy(zero_copy_only=False).astype("<i4", copy=False).tobytes())
+    return hashlib.sha256("".join(content.hexdigest() for content in hashes).encode()).hexdigest()
 
 
-def _plan_rows(task: Task, fraction: float, seed: int) -> _RowPlan:
-    train = task.source("train")
-    rows, held_out = train.count(), 0
-    generator = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
-    from_train: frozenset[int] = frozenset()
-    from_validation = None
-    sources = {"train": str(train)}
-    if task.validation is not None:
-        held_out = task.validation.count()
-        sources["validation"] = str(task.validation)
-        if held_out > MAX_VALIDATION_ROWS:
-            from_validation = _draw(generator, held_out, MAX_VALIDATION_ROWS)
-            held_out = MAX_VALIDATION_ROWS
-    elif fraction and rows > 1:
-        held_out = min(max(1, round(rows * fraction)), MAX_VALIDATION_ROWS)
-        from_train = _draw(generator, rows, held_out)
-    trained = rows - len(from_train)
-    examples = (trained + held_out) * len(task.templates)
-    return _RowPlan(trained, held_out, from_train, from_validation, examples, sources)
-
-
-def _draw(generator: np.random.Generator, rows: int, number: int) -> frozenset[int]:
-    return frozenset(generator.choice(rows, number, replace=False).tolist())
-
-
-class _Writer:
-    """Tokenizes examples in batches, writes them as an Arrow stream, and counts them by template."""
-
-    def __init__(self, path: Path, tokenizer: Tokenizer, settings: BuildSettings) -> None:
-        import pyarrow as pa
-
-        self.counts: defaultdict[int, Counts] = defaultdict(Counts)
-        self._tokenizer = tokenizer
-        # A transformers tokenizer looks these two up anew each time it is asked.
-        self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-        self._settings = settings
-        self._ids = pa.uint16() if len(tokenizer) <= 1 << 16 else pa.int32()
-        tokens, number = pa.list_(self._ids), pa.int32()
-        self._schema = pa.schema({"input_ids": tokens, "labels": tokens, "task": number, "template": number})
-        self._stream = pa.ipc.new_stream(str(path), self._schema)
-        self._waiting: list[_Example] = []
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-    def add(self, rendered: Rendered, task: int, template: int) -> None:
-        """Takes a rendering, or counts why it is no example; ``task`` and ``template`` are the card's
-        numbers."""
-        reason = drop_reason(rendered, self._settings.check_choices)
-        if reason is not None:
-            self.counts[template].dropped[reason] += 1
-            return
-        self._waiting.append(_Example(rendered.input, rendered.target, task, template))
-        if len(self._waiting) >= _BATCH_EXAMPLES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Tokenizes and writes what waits."""
-        import pyarrow as pa
-
-        examples, self._waiting = self._waiting, []
-        inputs = self._encode([example.input for example in examples])
-        targets = self._encode([example.target for example in examples])
-        rows = [
-            (*self._framed(source, target, self.counts[example.template]), example.task, example.template)
-            for example, source, target in zip(examples, inputs, targets, strict=True)
-            if target or self.counts[example.template].drop(NO_TOKENS)
-        ]
-        if rows:
-            sources, labels, tasks, templates = zip(*rows, strict=True)
-            numbers = [pa.array(tasks, pa.int32()), pa.array(templates, pa.int32())]
-            columns = [self._lists(sources), self._lists(labels), *numbers]
-            self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
-
-    def _framed(self, source: list[int], target: list[int], counts: Counts) -> tuple[list[int], list[int]]:
-        """``<s> source </s>`` and ``target </s>``, cut to the maximum lengths and counted."""
-        keep_source, keep_target = self._settings.max_input_length - 2, self._settings.max_target_length - 1
-        counts.truncated_inputs += len(source) > keep_source
-        counts.truncated_targets += len(target) > keep_target
-        source = [self._bos, *source[:keep_source], self._eos]
-        target = [*target[:keep_target], self._eos]
-        counts.examples += 1
-        counts.input_tokens += len(source)
-        counts.target_tokens += len(target)
-        return source, target
-
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        # Classification targets and skipped-over prompts repeat, so each text is tokenized once a batch.
-        collapsed = [" ".join(text.split()) for text in texts]
-        distinct = list(dict.fromkeys(collapsed))
-        ids = dict(zip(distinct, self._tokenizer.encode_texts(distinct), strict=True)) if distinct else {}
-        return [ids[text] for text in collapsed]
-
-    def _lists(self, rows: Sequence[Sequence[int]]) -> pa.Array:
-        import pyarrow as pa
-
-        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-        flat = itertools.chain.from_iterable(rows)
-        values = np.fromiter(flat, self._ids.to_pandas_dtype(), offsets[-1])
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+def _write_aside(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.new")
+    aside.write_text(content, encoding="utf-8")
+    aside.replace(path)
 
 
 @contextlib.contextmanager
@@ -391,11 +224,12 @@ def _progress(console: Console | None, total: int) -> Iterator[Callable[[str, in
         yield lambda task, examples: progress.update(bar, description=task, advance=examples)
 
 
-def _say(console: Console, counts: dict[str, Any], settings: BuildSettings) -> None:
+def _say(console: Console, card: dict[str, Any]) -> None:
+    counts = card["totals"]["train"]
     line = f"{counts['examples']:,} examples to train on"
-    for what, maximum in (("inputs", settings.max_input_length), ("targets", settings.max_target_length)):
-        if counts[f"truncated_{what}"]:
-            line += f"; {counts[f'truncated_{what}']:,} {what} cut to {maximum} tokens"
+    for what in ("input", "target"):
+        if counts[f"truncated_{what}s"]:
+            line += f"; {counts[f'truncated_{what}s']:,} {what}s cut to {card[f'max_{what}_length']} tokens"
     for reason, number in counts["dropped"].items():
         line += f"; {number:,} dropped ({reason})"
     console.print(line, highlight=False)

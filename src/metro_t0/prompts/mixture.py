@@ -54,8 +54,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from metro_t0.prompts.build import BuildSettings, Tokenizer, build, check
+from metro_t0.prompts.build import build
+from metro_t0.prompts.build_plan import UNIT_EXAMPLES, BuildSettings, Tokenizer
 from metro_t0.prompts.prompted_data import PromptedData
+from metro_t0.prompts.rendering import check
 from metro_t0.prompts.sources import HubDataset, LocalFile, Source, data_root_file
 from metro_t0.prompts.tasks import Task, choose_templates, open_templates
 from metro_t0.prompts.template import DatasetTemplates, TemplateFolder
@@ -116,21 +118,34 @@ class Mixture:
         max_input_length: int = 512,
         max_target_length: int = 512,
         seed: int = 0,
+        drop_long: bool = False,
+        epochs: int | None = None,
+        processes: int | None = 1,
+        resumable: bool = True,
+        unit_examples: int = UNIT_EXAMPLES,
         console: Console | None = None,
     ) -> PromptedData:
         """Renders and tokenizes all rows of all tasks, and writes them with a card that counts them.
 
+        The same files, settings and seed give the same content in the same order, on any number of processes and
+        after any interruption.
+
         Args:
-            tokenizer: see :class:`~metro_t0.prompts.build.Tokenizer`.
+            tokenizer: see :class:`~metro_t0.prompts.build_plan.Tokenizer`.
             out: folder to make; it appears when it is whole.
             max_input_length: tokens of an input, ``<s>`` and ``</s>`` included.
             max_target_length: tokens of a target, ``</s>`` included.
             seed: of the held-out rows and of what templates draw.
+            drop_long: drop examples longer than that, as METRO-T0 does, instead of cutting them.
+            epochs: render of large datasets only the rows that so many epochs visit; None = all rows.
+            processes: how many render and tokenize; None = all cores.
+            resumable: whether finished work is kept after an error, for the same call to go on with.
+            unit_examples: about how many examples a process makes, and so loses at most, at a time.
             console: for a progress bar and a line on what was cut and dropped; None = silent.
 
         Raises:
-            ValueError: ``out`` is there already, a task has no rows to train on, or what :meth:`check`
-            raises.
+            ValueError: ``out`` already holds something, a task has no rows to train on, a worker was killed, the
+            disk is full, or what :meth:`check` raises.
         """
         settings = BuildSettings(
             name=self.name,
@@ -140,8 +155,19 @@ class Mixture:
             max_input_length=max_input_length,
             max_target_length=max_target_length,
             seed=seed,
+            drop_long=drop_long,
+            epochs=epochs,
         )
-        build(self.tasks, tokenizer, Path(out), settings, console)
+        build(
+            self.tasks,
+            tokenizer,
+            Path(out),
+            settings,
+            processes=processes,
+            resumable=resumable,
+            unit_examples=unit_examples,
+            console=console,
+        )
         return PromptedData.load(out)
 
 

@@ -6,13 +6,15 @@
     data.lengths("train")                  # for batches of like lengths
     data.card["totals"]
 
-``task`` and ``template`` are positions in ``card["tasks"]`` and ``card["templates"]``. The folder holds
-``train.arrow``, ``validation.arrow`` (Arrow streams, memory-mapped) and ``card.json``.
+``task`` and ``template`` are positions in ``card["tasks"]`` and ``card["templates"]``; the rows of a task stand
+together. The folder holds ``train/`` and ``validation/`` (Arrow, memory-mapped) and ``card.json``, see
+``build_card.py``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +24,12 @@ import numpy as np
 if TYPE_CHECKING:
     import datasets
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+
+def window_size(rows: int, cap: int | None, weight: float) -> int:
+    """Rows of a template that one epoch visits: ``weight`` times its rows, or times its cap if that is less."""
+    return round(weight * (rows if cap is None else min(cap, rows)))
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class PromptedData:
         path: its folder.
         train: columns ``input_ids`` (``<s> ... </s>``), ``labels`` (``... </s>``), ``task``, ``template``.
         validation: likewise, of rows that are not in ``train``.
-        card: what went in and what came out, see ``build.py``.
+        card: what went in and what came out, see ``build_card.py``.
     """
 
     path: Path
@@ -48,7 +55,7 @@ class PromptedData:
         Raises:
             ValueError: the folder is not a built mixture, or of another version of the format.
         """
-        from datasets import Dataset
+        from datasets import load_from_disk
 
         path = Path(path)
         try:
@@ -60,19 +67,20 @@ class PromptedData:
             raise ValueError(
                 f"{path} is a built mixture of format version {version}, not {FORMAT_VERSION}: build it again"
             )
-        return cls(
-            path,
-            Dataset.from_file(str(path / "train.arrow")),
-            Dataset.from_file(str(path / "validation.arrow")),
-            card,
-        )
+        try:
+            train, validation = (load_from_disk(str(path / part)) for part in ("train", "validation"))
+        except OSError as error:
+            raise ValueError(f"{path} is a built mixture that cannot be read: {error}") from error
+        return cls(path, train, validation, card)
 
     def epoch_indices(self, epoch: int, seed: int) -> np.ndarray:
         """Rows of ``train`` that one epoch visits, in its order.
 
-        Each template keeps one permutation of its examples; epoch e takes the window ``[e * cap, (e + 1) *
-        cap)`` of it, around its end; all windows are put together and shuffled. Epochs count from 0; the
-        official code (``concat_capped_dataset.py``) counts from 1, so that its first epoch is window 1.
+        Each template keeps one permutation of its examples; epoch e takes the window ``[e * size, (e + 1) *
+        size)`` of it, around its end; all windows are put together and shuffled. The size of a window is the
+        template's weight times its examples, or times its cap if that is less: under a weight of 2 an epoch visits
+        each example of a window's worth twice, under 0.5 every other epoch has it. Epochs count from 0; the official
+        code (``concat_capped_dataset.py``) counts from 1, so that its first epoch is window 1.
 
         Args:
             epoch: from 0.
@@ -83,21 +91,39 @@ class PromptedData:
         """
         if epoch < 0:
             raise ValueError(f"epochs count from 0, not {epoch}")
-        column = self.train.data.column("template").to_numpy()
-        by_template = np.argsort(column, kind="stable")
-        ends = np.searchsorted(column[by_template], np.arange(len(self.card["templates"])), side="right")
-        windows = []
-        start = 0
-        for template, end in enumerate(ends):
-            rows, cap = by_template[start:end], self.card["templates"][template]["cap"]
-            start = end
-            if cap is not None and cap < len(rows):
-                order = np.random.default_rng([seed, 0, template]).permutation(len(rows))
-                rows = rows[order[(epoch * cap + np.arange(cap)) % len(rows)]]
-            windows.append(rows)
-        indices = np.concatenate(windows).astype(np.int64)
+        # Half the memory until they are put together, unless there are very many rows.
+        narrow = np.int32 if len(self.train) < 1 << 31 else np.int64
+        windows = [
+            self._window(rows, template, epoch, seed).astype(narrow)
+            for template, rows in self._rows_by_template()
+        ]
+        indices = np.concatenate(windows, dtype=np.int64)
         np.random.default_rng([seed, 1, epoch]).shuffle(indices)
         return indices
+
+    def _window(self, rows: np.ndarray, template: int, epoch: int, seed: int) -> np.ndarray:
+        entry = self.card["templates"][template]
+        size = window_size(len(rows), entry["cap"], entry["weight"])
+        if size == len(rows):
+            return rows
+        order = np.random.default_rng([seed, 0, template]).permutation(rows)
+        return order[(epoch * size + np.arange(size)) % max(len(rows), 1)]
+
+    def _rows_by_template(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Each template with its rows in ``train``, ascending int64; a task at a time is held in memory."""
+        import pyarrow.compute as pc
+
+        counted = pc.value_counts(self.train.data.column("task")).to_pylist()
+        rows = {entry["values"]: entry["counts"] for entry in counted}
+        column = self.train.data.column("template")
+        start = first = 0
+        for number, task in enumerate(self.card["tasks"]):
+            of_task = column.slice(start, rows.get(number, 0)).to_numpy()
+            templates = sum(entry["task"] == task["name"] for entry in self.card["templates"])
+            for template in range(first, first + templates):
+                yield template, np.flatnonzero(of_task == template) + start
+            start += len(of_task)
+            first += templates
 
     def lengths(self, part: Literal["train", "validation"]) -> np.ndarray:
         """Tokens of each example: ``[rows, 2]`` int32, of the input and of the target (specials included)."""

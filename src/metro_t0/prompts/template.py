@@ -42,7 +42,7 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.exceptions import TemplateSyntaxError, UndefinedError
 
-from metro_t0.prompts.sandbox import DRAWS, MAX_OUTPUT, Draws, MissingColumn, environment
+from metro_t0.prompts.sandbox import DRAWS, MAX_OUTPUT, Choices, Draws, MissingColumn, environment
 from metro_t0.prompts.template_file import read_template_file
 
 MAX_VARIABLE_LENGTH = 2048
@@ -120,8 +120,8 @@ class Template:
         Args:
             row: column -> value; hyphens in the names become underscores.
             seed: of the random draws that some templates make (``choice`` filter); equal seeds draw alike.
-            strict: whether to use a column that the row does not have is an error; as in promptsource, it
-                otherwise reads as empty.
+            strict: whether to use a column that the row does not have, or an answer choice that is not there, is
+                an error; as in promptsource, it otherwise reads as empty.
 
         Raises:
             ValueError: the row has a column ``answer_choices``, or the template is broken or fails on it.
@@ -138,13 +138,13 @@ class Template:
             )
         if strict and (missing := self.columns - variables.keys()):
             return self._apply_without(missing, variables, seed)
-        return self._apply(variables, seed)
+        return self._apply(variables, seed, strict)
 
     def _apply_without(self, missing: frozenset[str], variables: dict[str, Any], seed: int | str) -> Rendered:
         """Renders although columns are missing: they may stand in a branch that is not taken."""
         columns = ", ".join(sorted(variables))
         try:
-            return self._apply(variables | {name: MissingColumn(name=name) for name in missing}, seed)
+            return self._apply(variables | {name: MissingColumn(name=name) for name in missing}, seed, True)
         except ValueError as error:
             if not isinstance(error.__cause__, UndefinedError):
                 raise
@@ -153,10 +153,10 @@ class Template:
                 f"{self} uses {names}, which the row does not have; its columns: {columns}"
             ) from error.__cause__
 
-    def _apply(self, variables: dict[str, Any], seed: int | str) -> Rendered:
+    def _apply(self, variables: dict[str, Any], seed: int | str, strict: bool) -> Rendered:
         variables[DRAWS] = Draws(seed)
         choices = self._choices(variables)
-        variables["answer_choices"] = choices
+        variables["answer_choices"] = Choices(choices) if strict and choices is not None else choices
         parts = [_clean(part) for part in self._render(self._compiled, variables).split(SEPARATOR)]
         target = parts[1] if len(parts) > 1 else ""
         return Rendered(parts[0], target, None if choices is None else list(choices), len(parts))

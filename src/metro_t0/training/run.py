@@ -227,14 +227,17 @@ def _prompted_data(
     else:
         token = world.from_main(lambda: secrets.token_hex(4))
         folder = run.path.absolute().with_name(f".{run.path.name}.mixture-{token}")
-        lengths = {
-            "max_input_length": config.max_input_length,
-            "max_target_length": config.max_target_length,
-        }
         try:
             with world.together():
                 if world.is_main:
-                    load_mixture(mixture).build(tokenizer, folder, **lengths, console=console)
+                    load_mixture(mixture).build(
+                        tokenizer,
+                        folder,
+                        max_input_length=config.max_input_length,
+                        max_target_length=config.max_target_length,
+                        resumable=False,  # the folder's name is drawn: no other run would go on with it
+                        console=console,
+                    )
             with world.together():
                 data = PromptedData.load(folder)
             yield data, folder
