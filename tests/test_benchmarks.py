@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 
@@ -40,6 +41,17 @@ def test_the_step_is_measured_beside_its_peer(tmp_path: Path) -> None:
             1.0, abs=0.01
         )
     assert record["span_corruption_beside_t5"] > 0
+
+
+@pytest.mark.slow
+def test_tokenisation_is_measured(tmp_path: Path) -> None:
+    source = tmp_path / "topics.txt"
+    source.write_text("\n".join(topics.values()), encoding="utf-8")
+    printed = run(
+        "benchmarks/tokenizer.py", str(source), "--vocab-size", "2000", "--megabytes", "0.4", "--rounds", "1"
+    )
+    for name in ("transcribed", "ours", "SentencePiece alone", "encode_texts", "export", "times"):
+        assert name in printed
 
 
 @pytest.mark.slow

@@ -45,6 +45,9 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         "split_documents": "blank-line",
         "text_column": "text",
         "keep_duplicates": False,
+        "near_duplicates": False,
+        "cleaning": {},
+        "decontaminate": [],
         "weights": {},
         "shard_characters": 100_000_000,
     }

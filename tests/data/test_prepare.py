@@ -383,3 +383,11 @@ def test_the_card_can_be_read(corpus: PreparedCorpus) -> None:
     assert card["train"]["checksum"][:16] in page and "topics.jsonl" in page
     assert sum(card["document_characters"].values()) == card["documents"]
     assert (corpus.path / "card.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_a_neutral_tokenizer_can_be_trained(tmp_path: Path, source: Path) -> None:
+    made = prepare([source], tmp_path / "out", vocab_size=1000, normalizer="neutral", validation_fraction=0.1)
+    assert made.card["tokenizer"]["normalizer"] == "neutral"
+    tokenizer = MetroT0Tokenizer.from_pretrained(str(made.tokenizer))
+    [ids] = tokenizer.encode_texts(["Ünïcödé  SPACES, kept"])
+    assert tokenizer.decode(ids) == "Ünïcödé  SPACES, kept" and made.card["unknown_tokens"] == 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metro_t0.data.corpora import SplitDocuments, resolve_sources
-from metro_t0.data.staging import StagedCorpus, StagedUnit, choose_held_out, sample_lines, stage_unit
+from metro_t0.data.staging import StagedCorpus, StagedUnit, choose_held_out, stage_unit
 from metro_t0.data.units import reading_units
 
 lengths = st.lists(st.integers(1, 10_000_000), min_size=2, max_size=60).map(np.array)
@@ -95,24 +95,3 @@ def test_held_out_blocks_are_bounded() -> None:
 def test_one_document_cannot_be_split() -> None:
     with pytest.raises(ValueError, match="--split-documents blank-line"):
         choose_held_out(np.array([5]), 0.5, 0)
-
-
-def test_tokenizer_lines_are_all_training_lines_when_they_fit(tmp_path: Path) -> None:
-    staged = stage(tmp_path, "a\n\nb\n", "hidden", "c\n  \nd")
-    held_out = np.array([False, True, False])
-    assert list(sample_lines(staged, held_out, max_characters=100, seed=0)) == ["a", "b", "c", "d"]
-
-
-def test_tokenizer_lines_are_a_seeded_share_when_they_do_not_fit(tmp_path: Path) -> None:
-    documents = ["\n".join(f"{document} {line:05}" for line in range(2000)) for document in "abc"]
-    staged = stage(tmp_path, *documents)
-    held_out = np.array([False, True, False])
-
-    def sample(seed: int) -> list[str]:
-        return list(sample_lines(staged, held_out, max_characters=8000, seed=seed))
-
-    lines = sample(0)
-    assert lines == sample(0) != sample(1)
-    assert lines == sorted(lines), "in reading order"
-    assert {line[0] for line in lines} == {"a", "c"}
-    assert 6400 < sum(map(len, lines)) < 9600

@@ -3,54 +3,29 @@
 from __future__ import annotations
 
 import pickle
-import re
 import sys
 import time
 import unicodedata
+from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from metro_t0.tokenization.normalizer import TextNormalizer, is_punctuation
+from metro_t0.data.corpora import read_documents
+from metro_t0.tokenization.normalizer import (
+    NeutralNormalizer,
+    TextNormalizer,
+    is_punctuation,
+    make_normalizer,
+)
+from metro_t0.tokenization.sampling import random_lines
+from plain_normalizer import plain_is_punctuation, plain_normalize
 
 WHITESPACE = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
 PUNCTUATION = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "P"]
 ASCII_SYMBOLS = [*"!\"#$%&'()*+,-./", *":;<=>?@", *"[\\]^_`", *"{|}~"]
 SUFFIXES = ["s", "m", "d", "t", "S", "M", "D", "T", "ll", "re", "ve", "LL", "RE", "VE"]
-
-
-def plain_is_punctuation(character: str) -> bool:
-    return character in ASCII_SYMBOLS or unicodedata.category(character)[0] == "P"
-
-
-def plain_word_parts(word: str) -> list[str]:
-    """Leading punctuation, core, trailing punctuation; a word of only punctuation stays whole."""
-    core = [position for position, character in enumerate(word) if not plain_is_punctuation(character)]
-    if not core:
-        return [word]
-    first, last = core[0], core[-1]
-    return [part for part in (word[:first], word[first : last + 1], word[last + 1 :]) if part]
-
-
-def plain_normalize(text: str, lower: bool) -> str:
-    text = text.strip().replace("``", '"').replace("''", '"')
-    for typographic, straight in {
-        "‘": "'",
-        "’": "'",
-        "´": "'",
-        "“": '"',
-        "”": '"',
-        "—": "-",
-        "–": "-",
-    }.items():
-        text = text.replace(typographic, straight)
-    line = " ".join(part for word in text.split() for part in plain_word_parts(word))
-    for suffix in SUFFIXES:
-        replacement = f"'{suffix} " if suffix in ("LL", "RE", "VE") else f"'{suffix}"
-        line = re.sub(rf"' {suffix}\b", replacement, line)
-    line = " ".join(line.split())
-    return line.lower() if lower else line
 
 
 nasty_text = st.lists(
@@ -66,6 +41,7 @@ nasty_text = st.lists(
 ).map("".join)
 
 
+@settings(max_examples=1000)
 @given(text=nasty_text, lower=st.booleans())
 @example(text="' LL-x ' ll' s", lower=False)
 @example(text="x' VE", lower=True)
@@ -121,3 +97,38 @@ def test_pickle_does_not_depend_on_use() -> None:
     used("Çok güzel, “değil” mi?")
     assert pickle.dumps(fresh) == pickle.dumps(used)
     assert pickle.loads(pickle.dumps(used))("A b.") == "a b ."
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_real_lines(real_data: Path) -> None:
+    normalize = TextNormalizer(False)
+    texts = (document.text for document in read_documents([str(real_data / "pretrain" / "*.jsonl.xz")]))
+    lines = random_lines(texts, 100_000, seed=1)
+    assert len(lines) == 100_000
+    differing = [line for line in lines if normalize(line) != plain_normalize(line, False)]
+    assert differing == []
+
+
+def test_some_real_lines(real_data: Path) -> None:
+    texts = (document.text for document in read_documents([str(real_data / "pretrain" / "wiki*.xz")]))
+    lines = random_lines(texts, 5_000, seed=2)
+    for lower in (True, False):
+        normalize = TextNormalizer(lower)
+        assert [normalize(line) for line in lines] == [plain_normalize(line, lower) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "text", ["  “Ça  va ?”\t", "I ' ll DON'T", "Ελληνικά, ΟΔΟΣ.", "中文，没有空格。", "x² ﬁ ＡＢ", "", " \n"]
+)
+def test_neutral_keeps_what_is_there(text: str) -> None:
+    assert NeutralNormalizer()(text) == text
+
+
+def test_neutral_joins_accents() -> None:
+    assert make_normalizer("neutral", True)("Cafe\u0301 \u1100\u1161") == "Café \uac00"
+
+
+def test_names_of_normalizers() -> None:
+    assert make_normalizer("english", False)("A b.") == "A b ."
+    with pytest.raises(ValueError, match="no normalizer 'klingon'; there are: english, neutral"):
+        make_normalizer("klingon", True)

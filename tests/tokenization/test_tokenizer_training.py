@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import random
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
-from metro_t0.tokenization.training import count_words, train_tokenizer
+from metro_t0.tokenization.training import count_words, thin_out, train_tokenizer
 
 
 def test_folder_is_in_the_published_format(small_vocabulary: Path) -> None:
@@ -129,3 +132,38 @@ def test_rare_words_are_forgotten_when_there_are_too_many() -> None:
     kept = count_words(texts, True, max_distinct=10)
     assert len(kept) <= 10
     assert (kept["often"], kept["twice"]) == (4, 3)
+
+
+def test_counts_are_thinned_out_as_a_random_share_would_be() -> None:
+    counts = Counter({"often": 60_000, "seldom": 30, **{f"once{number}": 1 for number in range(2000)}})
+    characters = sum(count * (len(word) + 1) for word, count in counts.items())
+    assert thin_out(counts, characters) == counts
+    thinned = thin_out(counts, characters // 10)
+    assert thinned == thin_out(Counter(dict(reversed(counts.items()))), characters // 10)
+    assert abs(thinned["often"] - 6000) <= 1 and 3 <= thinned["seldom"] <= 4
+    # 200 of them, standard deviation 13.
+    assert 140 < sum(word.startswith("once") for word in thinned) < 260
+    assert min(thinned.values()) == 1
+
+
+@pytest.mark.slow
+def test_the_memory_of_training_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    words = ["".join(rng.choices("aeioudlmnrst", k=rng.randint(2, 9))) for _ in range(20_000)]
+    with (tmp_path / "large.txt").open("w") as file:
+        for _ in range(250_000):
+            file.write(" ".join(rng.choices(words, k=100)) + "\n")
+    assert (tmp_path / "large.txt").stat().st_size > 150_000_000
+    code = (
+        "import resource, sys; from pathlib import Path; from metro_t0.tokenization.training import train_tokenizer;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "train_tokenizer(open(sys.argv[1]), 2000, Path(sys.argv[2]));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "large.txt"), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < 800_000, "kilobytes"

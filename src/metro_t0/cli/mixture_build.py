@@ -71,14 +71,14 @@ def build(
     """
     from rich.console import Console
 
-    from metro_t0.data.prepare import read_tokenizer
     from metro_t0.prompts.mixture import load_mixture
+    from metro_t0.tokenization.inspection import open_tokenizer
 
     loaded = load_mixture(mixture, templates=templates, data_root=data_root)
     if cap is not None:
         loaded = replace(loaded, cap=_cap(cap))
     data = loaded.build(
-        read_tokenizer(tokenizer),
+        open_tokenizer(tokenizer),
         out,
         max_input_length=max_input_length,
         max_target_length=max_target_length,

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from metro_t0.cli.tokenizer import NormalizerChoice
+
 
 class SplitDocumentsChoice(StrEnum):
     """What ends a document of a text file."""
@@ -37,6 +39,10 @@ def prepare(
         ),
     ] = None,
     cased: Annotated[bool, typer.Option("--cased", help="Train a tokenizer that keeps upper case.")] = False,
+    normalizer: Annotated[
+        NormalizerChoice,
+        typer.Option(help="For a tokenizer to train: english, as published, or neutral, for any language."),
+    ] = NormalizerChoice.english,
     split_documents: Annotated[
         SplitDocumentsChoice, typer.Option(help="What ends a document of a text file.")
     ] = SplitDocumentsChoice.file,
@@ -62,6 +68,35 @@ def prepare(
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Keep documents that came before.")
     ] = False,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Leave out documents nearly the same as an earlier one.")
+    ] = False,
+    repair_unicode: Annotated[
+        bool, typer.Option("--repair-unicode", help="Mend text that was decoded wrongly (ftfy).")
+    ] = False,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODE", help="Keep documents in this language (en); may be given for several."),
+    ] = None,
+    language_model: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="fastText model that tells languages, such as lid.176.bin."),
+    ] = None,
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILTER",
+            help="A filter of datatrove's: gopher-quality, gopher-repetition, c4 or fineweb; may be given for several.",
+        ),
+    ] = None,
+    decontaminate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Leave out documents that share 13 words in a row with evaluation rows: a file, or a folder "
+            "DIR/<dataset>/<subset>/<split>.jsonl.gz without its train splits; may be given for several.",
+        ),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(metavar="N", help="How many read and tokenise; all cores unless given.")
     ] = None,
@@ -89,6 +124,7 @@ def prepare(
         raise ValueError("--cased is for training a tokenizer; the one of --tokenizer has its case already")
     from rich.console import Console
 
+    from metro_t0.data.cleaning import Cleaning
     from metro_t0.data.prepare import prepare as prepare_corpus
 
     corpus = prepare_corpus(
@@ -97,6 +133,7 @@ def prepare(
         tokenizer=tokenizer,
         vocab_size=vocab_size,
         lower=not cased,
+        normalizer=normalizer.value,
         split_documents=split_documents.value,
         text_column=text_column,
         validation_fraction=validation_fraction,
@@ -104,6 +141,14 @@ def prepare(
         seed=seed,
         weights=_weights(weight or []),
         keep_duplicates=keep_duplicates,
+        near_duplicates=near_duplicates,
+        cleaning=Cleaning(
+            repair_unicode=repair_unicode,
+            languages=tuple(language or ()),
+            language_model=language_model,
+            quality=tuple(quality or ()),
+        ),
+        decontaminate=decontaminate or (),
         processes=processes,
         console=Console(stderr=True),
     )

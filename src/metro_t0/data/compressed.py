@@ -6,6 +6,7 @@ with file_errors(path), open_bytes(path) as stream:
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import lzma
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-COMPRESSION_SUFFIXES = (".gz", ".xz", ".zst")
+COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _BUFFER_BYTES = 1 << 20
 
 
@@ -30,6 +31,8 @@ def open_bytes(path: Path) -> IO[bytes]:
     compression = compression_of(path)
     if compression == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
+    if compression == ".bz2":
+        return cast(IO[bytes], bz2.open(path, "rb"))
     if compression == ".xz":
         return cast(IO[bytes], lzma.open(path, "rb"))
     if compression == ".zst":

@@ -11,12 +11,13 @@ A source is
   ``split_documents="blank-line"`` each run of lines between blank lines is;
 - a file of JSON lines (``.jsonl``, ``.ndjson``, ``.json``) or a Parquet file (``.parquet``): a record is
   a document;
+- a file of WikiExtractor's output (``wiki_00``), in either of its forms: an article is a document;
 - a folder, read recursively in the order of the names, or a pattern such as ``data/**/*.txt``;
 - ``hf:NAME[:SUBSET][@SPLIT]``, a dataset of the Hugging Face Hub, streamed (``train`` unless given);
 - ``pydocs``: the docstrings and language reference of this Python installation (``./pydocs`` is a folder).
 
-Files may be compressed (``.gz``, ``.xz``, ``.zst``). Everything is streamed: at most one document (8 MB of one
-that is larger), one batch of Parquet rows or one line of JSON is held at a time.
+Files may be compressed (``.gz``, ``.xz``, ``.zst``, ``.bz2``). Everything is streamed: at most one document (8 MB of
+one that is larger), one batch of Parquet rows or one line of JSON is held at a time.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet
 
+from metro_t0.data import wikiextractor
 from metro_t0.data.compressed import COMPRESSION_SUFFIXES, compression_of, file_errors, open_bytes
 
 SplitDocuments = Literal["file", "blank-line"]
@@ -49,6 +51,7 @@ _READ_BUFFER_BYTES = 1 << 20
 _LARGEST_DOCUMENT_BYTES = 8 << 20
 _PARQUET_BATCH_ROWS = 256
 _HUB_SOURCE = re.compile(r"hf:(?P<name>[^:@]+)(:(?P<subset>[^@]+))?(@(?P<split>.+))?")
+_WIKIEXTRACTOR_NAME = re.compile(r"wiki_\d+")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -237,9 +240,11 @@ def _walk(folder: Path) -> list[Path]:
     return found
 
 
-def format_of(path: Path) -> Literal["text", "json lines", "parquet", ""]:
+def format_of(path: Path) -> Literal["text", "json lines", "parquet", "wikiextractor", ""]:
     """What kind of file its name says it is; empty when no reader knows it."""
     name = path.name.lower().removesuffix(compression_of(path))
+    if _WIKIEXTRACTOR_NAME.fullmatch(name):
+        return "wikiextractor"
     if name.endswith(TEXT_SUFFIXES):
         return "text"
     if name.endswith(JSON_LINES_SUFFIXES):
@@ -251,7 +256,8 @@ def format_of(path: Path) -> Literal["text", "json lines", "parquet", ""]:
 
 def _readable_suffixes() -> str:
     suffixes = ", ".join(TEXT_SUFFIXES + JSON_LINES_SUFFIXES + PARQUET_SUFFIXES)
-    return f"readable are {suffixes}, each plain or with {', '.join(COMPRESSION_SUFFIXES)} after it"
+    compressed = ", ".join(COMPRESSION_SUFFIXES)
+    return f"readable are {suffixes} and WikiExtractor's wiki_00, each plain or with {compressed} after it"
 
 
 # ---------------------------------------------------------------- files
@@ -264,6 +270,9 @@ def _read_file(piece: Piece, split_documents: SplitDocuments, text_column: str) 
             yield from _read_parquet(piece.path, text_column)
         elif kind == "json lines":
             yield from _read_json_lines(piece, text_column)
+        elif kind == "wikiextractor":
+            for text in wikiextractor.documents(piece.path):
+                yield Document(text, str(piece.path))
         elif split_documents == "blank-line":
             yield from _read_text_by_blank_line(piece)
         else:

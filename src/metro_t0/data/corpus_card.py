@@ -47,16 +47,20 @@ def corpus_card(
     summed = {name: sum(getattr(part, name) for part in counts.values()) for name in _SUMMED}
     entries = [_source_entry(source) for source in sources]
     dropped: Counter[str] = Counter()
-    continued = 0
-    for number, unit, wanted in zip(source_of_unit, corpus.units, corpus.wanted, strict=True):
+    continued = repaired = 0
+    for number, unit, wanted, near in zip(
+        source_of_unit, corpus.units, corpus.wanted, corpus.near_duplicates, strict=True
+    ):
         entry = entries[number]
-        repeated = len(wanted) - int(wanted.sum())
+        repeated = len(wanted) - int(wanted.sum()) - near
         entry["documents"] += int(wanted.sum())
         entry["characters"] += int(unit.characters[wanted].sum())
         entry["duplicate_documents"] += repeated
         entry["weight"] = settings["weights"].get(entry["source"], 1.0)
         continued += unit.counts.continued
-        dropped.update({"duplicate_documents": repeated, **unit.counts.dropped})
+        repaired += unit.counts.repaired
+        dropped.update({"duplicate_documents": repeated, "near_duplicate_documents": near})
+        dropped.update(unit.counts.dropped)
     for name in ("blank_lines", "dropped_blocks"):
         dropped[name] = sum(getattr(part, name) for part in counts.values())
     return {
@@ -66,6 +70,7 @@ def corpus_card(
         "unknown_token_rate": summed["unknown_tokens"] / max(summed["tokens"], 1),
         "cut_lines": sum(part.cut_lines for part in counts.values()),
         "continued_documents": continued,
+        "repaired_documents": repaired,
         "dropped": dict(dropped),
         **{part: _part_entry(counts[part], checksums[part], settings["max_length"]) for part in PARTS},
         "document_characters": document_histogram(corpus.characters),
@@ -177,12 +182,14 @@ def card_page(card: Mapping[str, Any]) -> str:
                 *([name.replace("_", " "), f"{number:,}"] for name, number in card["dropped"].items()),
                 ["lines cut to blocks", f"{card['cut_lines']:,}"],
                 ["parts of documents too large to hold", f"{card['continued_documents']:,}"],
+                ["documents with repaired Unicode", f"{card['repaired_documents']:,}"],
             ],
         ),
         "",
         "## Vocabulary and settings",
         "",
-        f"{tokenizer['vocabulary_size']:,} tokens, {'uncased' if tokenizer['lower'] else 'cased'}, {made}; SHA-256 "
+        f"{tokenizer['vocabulary_size']:,} tokens, {'uncased' if tokenizer['lower'] else 'cased'}, "
+        f"{tokenizer['normalizer']}, {made}; SHA-256 "
         f"`{tokenizer['vocabulary_checksum'][:16]}`.",
         "",
         *_table(["setting", "value"], [[f"`{name}`", f"`{value}`"] for name, value in settings.items()]),

@@ -14,9 +14,11 @@ blocks, by shard. Any of it that is finished is not done again when the same com
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,10 +36,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from metro_t0.data.cleaning import Cleaning
 from metro_t0.data.corpora import Source as CorpusSource
 from metro_t0.data.corpora import SplitDocuments, empty_corpus, resolve_sources
 from metro_t0.data.corpus_card import FORMAT_VERSION, corpus_card, write_card
+from metro_t0.data.decontamination import EvaluationNgrams
 from metro_t0.data.encoding import loaded_tokenizer, token_dtype
+from metro_t0.data.near_duplicates import check_installed, near_duplicates
 from metro_t0.data.parallel import available_processes, map_in_order
 from metro_t0.data.shards import (
     PARTS,
@@ -49,7 +54,7 @@ from metro_t0.data.shards import (
     summed_counts,
     write_shards,
 )
-from metro_t0.data.staging import StagedCorpus, StagedUnit, choose_held_out, sample_lines, stage_unit
+from metro_t0.data.staging import Selection, StagedCorpus, StagedUnit, choose_held_out, stage_unit
 from metro_t0.data.units import UNIT_BYTES, Unit, reading_units
 from metro_t0.data.work import WorkFolder, whole_piece
 
@@ -120,13 +125,26 @@ class _Settings:
     split_documents: SplitDocuments
     text_column: str
     keep_duplicates: bool
+    near_duplicates: bool
+    cleaning: Cleaning
+    decontaminate: tuple[str, ...]
     weights: dict[str, float]
     validation_fraction: float
     max_length: int
     seed: int
     shard_characters: int
 
+    def as_card(self) -> dict[str, Any]:
+        """Plain values; of the cleaning only what is on."""
+        cleaning = {name: value for name, value in vars(self.cleaning).items() if value}
+        if not self.cleaning.languages:
+            cleaning.pop("language_threshold")
+        plain = {name: str(value) if isinstance(value, Path) else value for name, value in cleaning.items()}
+        return {**vars(self), "decontaminate": list(self.decontaminate), "cleaning": plain}
+
     def check(self) -> None:
+        self.cleaning.check()
+        check_installed(wanted=self.near_duplicates)
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"the validation fraction must lie between 0 and 1, not {self.validation_fraction}"
@@ -147,9 +165,13 @@ def prepare(
     tokenizer: Path | None = None,
     vocab_size: int | None = None,
     lower: bool = True,
+    normalizer: str = "english",
     split_documents: SplitDocuments = "file",
     text_column: str = "text",
     keep_duplicates: bool = False,
+    near_duplicates: bool = False,
+    cleaning: Cleaning | None = None,
+    decontaminate: Sequence[str | os.PathLike[str]] = (),
     weights: Mapping[str, float] | None = None,
     validation_fraction: float = 0.01,
     max_length: int = 512,
@@ -168,9 +190,13 @@ def prepare(
         tokenizer: folder of a tokenizer to take; without it one is trained on the training part.
         vocab_size: pieces of the tokenizer to train (8192 unless given); the embedding has 512 rows more.
         lower: train an uncased tokenizer.
+        normalizer: what the tokenizer to train does to a text first, ``english`` (as published) or ``neutral``.
         split_documents: what ends a document of a text file, the file or a blank line.
         text_column: the column of JSON lines, Parquet and Hub datasets that holds the text.
         keep_duplicates: keep documents that came before, blanks at both ends aside (a 64-bit hash decides).
+        near_duplicates: leave out documents that are nearly the same as an earlier one (MinHash); needs datatrove.
+        cleaning: repair and filters, none unless given.
+        decontaminate: files and folders of evaluation rows; documents that share 13 words in a row are left out.
         weights: source as given -> how often its documents are trained on; of 2.5, each document twice and a random
             half of them a third time. Held-out documents appear once.
         validation_fraction: share of the characters to hold out, in whole documents: at least one, at most about
@@ -193,6 +219,9 @@ def prepare(
         split_documents=split_documents,
         text_column=text_column,
         keep_duplicates=keep_duplicates,
+        near_duplicates=near_duplicates,
+        cleaning=cleaning or Cleaning(),
+        decontaminate=tuple(os.fspath(path) for path in decontaminate),
         weights=dict(weights or {}),
         validation_fraction=validation_fraction,
         max_length=max_length,
@@ -201,30 +230,30 @@ def prepare(
     )
     settings.check()
     resolved = resolve_sources(sources)
+    evaluation = EvaluationNgrams.from_files(map(Path, decontaminate)) if decontaminate else None
     for name in settings.weights:
         if name not in {source.name for source in resolved}:
             known = ", ".join(source.name for source in resolved)
             raise ValueError(f"a weight is given for {name}, which is no source; the sources are: {known}")
-    given = read_tokenizer(tokenizer) if tokenizer else None
+    given = None
+    if tokenizer is not None:
+        from metro_t0.tokenization.inspection import open_tokenizer
+
+        given = open_tokenizer(Path(tokenizer))
     with WorkFolder(Path(out)) as work, _progress(console) as progress:
         if work.continued and console is not None:
             console.print(f"going on with the work in {work.path}", markup=False, highlight=False)
-        preparation = _Preparation(work, resolved, settings, processes or available_processes(), progress)
-        preparation.run(given, vocab_size or DEFAULT_VOCAB_SIZE, lower)
+        preparation = _Preparation(
+            work,
+            resolved,
+            settings,
+            Selection(settings.cleaning, evaluation),
+            processes or available_processes(),
+            progress,
+        )
+        training = {"vocab_size": vocab_size or DEFAULT_VOCAB_SIZE, "lower": lower, "normalizer": normalizer}
+        preparation.run(given, training)
     return PreparedCorpus.load(out)
-
-
-def read_tokenizer(path: Path) -> MetroT0Tokenizer:
-    """The tokenizer of a folder on this machine; raises ValueError when there is none that can be read."""
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
-
-    if not Path(path).is_dir():
-        raise ValueError(f"the tokenizer folder {path} does not exist")
-    try:
-        return MetroT0Tokenizer.from_pretrained(str(path))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} holds no tokenizer that can be read: {reason}") from error
 
 
 def vocabulary_checksum(tokenizer: MetroT0Tokenizer) -> str:
@@ -244,10 +273,12 @@ class _Preparation:
     work: WorkFolder
     sources: list[CorpusSource]
     settings: _Settings
+    selection: Selection
     processes: int
     progress: Progress
 
-    def run(self, given: MetroT0Tokenizer | None, vocab_size: int, lower: bool) -> None:
+    def run(self, given: MetroT0Tokenizer | None, training: dict[str, Any]) -> None:
+        """All stages; ``training`` is how to train a tokenizer where none is given."""
         units = reading_units(
             self.sources,
             split_documents=self.settings.split_documents,
@@ -255,11 +286,13 @@ class _Preparation:
             unit_bytes=min(UNIT_BYTES, self.settings.shard_characters),
         )
         corpus, read = self._read(units)
+        if self.settings.near_duplicates:
+            corpus.leave_out(self._near_duplicates(corpus, read))
         held_out = choose_held_out(corpus.characters, self.settings.validation_fraction, self.settings.seed)
         copies = self._copies(units, corpus, held_out)
         state = _key(read, self.settings)
         if given is None:
-            folder = self._train_tokenizer(corpus, held_out, vocab_size, lower, state)
+            folder = self._train_tokenizer(corpus, held_out, training, state)
         else:
             made = sorted(map(str, given.init_kwargs.items()))
             folder = self.work / f"tokenizer-{_key(vocabulary_checksum(given), made)}"
@@ -287,10 +320,11 @@ class _Preparation:
             tokenizer={
                 "trained_here": given is None,
                 "lower": tokenizer.lower,
+                "normalizer": tokenizer.text_normalizer,
                 "vocabulary_size": len(tokenizer),
                 "vocabulary_checksum": vocabulary_checksum(tokenizer),
             },
-            settings=vars(self.settings),
+            settings=self.settings.as_card(),
         )
         with self.work.whole() as whole:
             for part in PARTS:
@@ -300,7 +334,9 @@ class _Preparation:
 
     def _read(self, units: Sequence[Unit]) -> tuple[StagedCorpus, list[str]]:
         """The staged documents, and what they are a function of."""
-        names = [unit.fingerprint() for unit in units]
+        evaluation = self.selection.evaluation
+        selected = _key(self.selection.cleaning, evaluation and evaluation.fingerprint())
+        names = [f"{unit.fingerprint()}-{selected}" for unit in units]
         self.work.forget("read", names)
         missing = [
             (unit, self.work / f"read/{name}")
@@ -311,7 +347,8 @@ class _Preparation:
         self.work.keep = bool(len(units) > len(missing))
         processes = min(self.processes, len(missing)) or 1
         staged = 0
-        for _, characters in map_in_order(_stage, missing, processes, named=lambda work: str(work[0])):
+        stage = functools.partial(_stage, selection=self.selection)
+        for _, characters in map_in_order(stage, missing, processes, named=lambda work: str(work[0])):
             staged += characters
             self.work.keep |= staged >= _CHARACTERS_WORTH_KEEPING
             self.progress.advance(task)
@@ -323,6 +360,17 @@ class _Preparation:
             raise empty_corpus([source.name for source in self.sources])
         return corpus, names
 
+    def _near_duplicates(self, corpus: StagedCorpus, read: list[str]) -> np.ndarray:
+        task = self.progress.add_task("Looking for near-duplicates", total=None)
+        name = f"near-duplicates-{_key(read, self.settings.keep_duplicates)}"
+        if not self.work.has(name):
+            with self.work.piece(name) as folder:
+                found = near_duplicates(iter(corpus), folder / "scratch")
+                shutil.rmtree(folder / "scratch", ignore_errors=True)
+                np.save(folder / "drop.npy", found)
+        self.progress.update(task, total=1, completed=1)
+        return np.load(self.work / name / "drop.npy")
+
     def _copies(self, units: Sequence[Unit], corpus: StagedCorpus, held_out: np.ndarray) -> np.ndarray:
         """How often each document appears, ``[documents]``."""
         by_unit = [self.settings.weights.get(self.sources[unit.source].name, 1.0) for unit in units]
@@ -333,17 +381,22 @@ class _Preparation:
         return copies
 
     def _train_tokenizer(
-        self, corpus: StagedCorpus, held_out: np.ndarray, vocab_size: int, lower: bool, state: str
+        self, corpus: StagedCorpus, held_out: np.ndarray, training: dict[str, Any], state: str
     ) -> Path:
         from metro_t0.tokenization.training import train_tokenizer
 
-        task = self.progress.add_task(f"Training a tokenizer of {vocab_size} pieces", total=None)
-        name = f"tokenizer-{_key(state, vocab_size, lower)}"
+        task = self.progress.add_task(f"Training a tokenizer of {training['vocab_size']} pieces", total=None)
+        name = f"tokenizer-{_key(state, training)}"
         if not self.work.has(name):
-            lines = sample_lines(
-                corpus, held_out, max_characters=_TOKENIZER_CHARACTERS, seed=self.settings.seed
+            texts = (text for text, hidden in zip(corpus, held_out, strict=True) if not hidden)
+            large = int(corpus.characters[~held_out].sum()) > _TOKENIZER_CHARACTERS
+            train_tokenizer(
+                texts,
+                out=self.work / name,
+                sample_characters=_TOKENIZER_CHARACTERS if large else None,
+                seed=self.settings.seed,
+                **training,
             )
-            train_tokenizer(lines, vocab_size, self.work / name, lower=lower)
         self.progress.update(task, total=1, completed=1)
         return self.work / name
 
@@ -374,11 +427,11 @@ class _Preparation:
         )
 
 
-def _stage(work: tuple[Unit, Path]) -> int:
+def _stage(work: tuple[Unit, Path], selection: Selection) -> int:
     """Read a unit into its folder, whole or not at all; gives its characters."""
     unit, folder = work
     with whole_piece(folder) as aside:
-        stage_unit(unit, aside)
+        stage_unit(unit, aside, selection)
     return int(StagedUnit.open(folder).characters.sum())
 
 

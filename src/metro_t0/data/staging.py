@@ -15,7 +15,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from metro_t0.data.cleaning import Cleaned, Cleaning
+from metro_t0.data.decontamination import EvaluationNgrams
 from metro_t0.data.units import Unit
 
 _SCHEMA = pa.schema([("text", pa.large_string())])
@@ -35,14 +37,42 @@ _CHARACTERS_A_BLOCK = 2_000
 
 @dataclass
 class UnitCounts:
-    """What reading a unit gave: documents that came, those that went on from the one before, those left out."""
+    """What reading a unit gave: documents that came, those that went on from the one before, those whose Unicode was
+    repaired, those left out by reason."""
 
     read: int = 0
     continued: int = 0
+    repaired: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def stage_unit(unit: Unit, folder: Path) -> None:
+@dataclass(frozen=True)
+class Selection:
+    """What becomes of each document before it is staged.
+
+    Attributes:
+        cleaning: repair and filters.
+        evaluation: documents that overlap with it are left out; None for none.
+    """
+
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    evaluation: EvaluationNgrams | None = None
+
+    def open(self) -> Callable[[str], Cleaned]:
+        """A function of a text; what it needs is loaded now."""
+        cleaner, evaluation = self.cleaning.open(), self.evaluation
+
+        def select(text: str) -> Cleaned:
+            cleaned = cleaner(text)
+            if evaluation is None or cleaned.text is None:
+                return cleaned
+            task = evaluation.overlap(cleaned.text)
+            return cleaned if task is None else Cleaned(None, f"in the evaluation: {task}", cleaned.repaired)
+
+        return select
+
+
+def stage_unit(unit: Unit, folder: Path, selection: Selection | None = None) -> None:
     """Read a unit and write its documents, their hashes and lengths, and the counts into ``folder``.
 
     Documents have the same hash if their texts are the same, blanks at both ends aside.
@@ -51,11 +81,17 @@ def stage_unit(unit: Unit, folder: Path) -> None:
         ValueError: a file of the unit cannot be read.
     """
     hashes, lengths, counts = array("Q"), array("q"), UnitCounts()
+    select = (selection or Selection()).open()
     with _Writer(folder / "texts.arrow") as writer:
         for document in unit.documents():
             counts.read += 1
             counts.continued += document.continued
-            text = document.text.strip()
+            cleaned = select(document.text)
+            counts.repaired += cleaned.repaired
+            text = (cleaned.text or "").strip()
+            if not text:
+                counts.dropped[cleaned.dropped or "empty after cleaning"] += 1
+                continue
             digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
             hashes.append(int.from_bytes(digest, "little"))
             lengths.append(len(text))
@@ -165,6 +201,7 @@ class StagedCorpus:
         units: as they were staged.
         wanted: which documents of each unit are used, boolean ``[documents of the unit]``.
         characters: length of each document used, ``[documents]``.
+        near_duplicates: how many of each unit were left out as such.
     """
 
     def __init__(self, units: Sequence[StagedUnit], *, keep_duplicates: bool = False) -> None:
@@ -176,12 +213,22 @@ class StagedCorpus:
             hashes = np.concatenate([np.zeros(0, np.uint64), *(unit.hashes for unit in units)])
             first[np.unique(hashes, return_index=True)[1]] = True
         self.wanted = [first[start:end] for start, end in pairwise(ends.tolist())]
-        self.characters = np.concatenate(
-            [
-                np.zeros(0, np.int64),
-                *(unit.characters[kept] for unit, kept in zip(self.units, self.wanted, strict=True)),
-            ]
-        )
+        self.near_duplicates = [0] * len(self.units)
+        self._count()
+
+    def _count(self) -> None:
+        used = (unit.characters[kept] for unit, kept in zip(self.units, self.wanted, strict=True))
+        self.characters = np.concatenate([np.zeros(0, np.int64), *used])
+
+    def leave_out(self, near_duplicates: np.ndarray) -> None:
+        """Use no longer the documents where ``near_duplicates`` ``[documents]`` is True."""
+        ends = np.cumsum([0, *self.documents_of_units()]).tolist()
+        for number, (start, end) in enumerate(pairwise(ends)):
+            places = np.flatnonzero(self.wanted[number])
+            self.wanted[number] = self.wanted[number].copy()
+            self.wanted[number][places[near_duplicates[start:end]]] = False
+            self.near_duplicates[number] = int(near_duplicates[start:end].sum())
+        self._count()
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -241,22 +288,3 @@ def choose_held_out(
     within_blocks = np.searchsorted(np.cumsum(blocks[order]), max_blocks, side="right")
     held_out[order[: max(1, min(within_fraction, within_blocks))]] = True
     return held_out
-
-
-def sample_lines(
-    documents: StagedCorpus, held_out: np.ndarray, *, max_characters: int, seed: int
-) -> Iterator[str]:
-    """Stream lines of the documents that are not held out: all, or a random share of about ``max_characters``."""
-    available = int(documents.characters[~held_out].sum())
-    share = max_characters / max(available, 1)
-    rng = np.random.default_rng(seed)
-    for text, hidden in zip(documents, held_out, strict=True):
-        if hidden:
-            continue
-        lines = [line for line in text.splitlines() if line and not line.isspace()]
-        if share >= 1:
-            yield from lines
-        else:
-            yield from (
-                line for line, draw in zip(lines, rng.random(len(lines)), strict=True) if draw < share
-            )

@@ -11,16 +11,20 @@ model's embedding.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 from transformers import PreTrainedTokenizer
 
-from .normalizer import TextNormalizer
+from .normalizer import make_normalizer
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 UNKNOWN_ID = 3
+_BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 VOCABULARY_FILES = {"sp_path": "sp.model", "dict_path": "dict.txt"}
 
 
@@ -51,11 +55,12 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
     Args:
         sp_path: the SentencePiece model, ``sp.model`` of a saved folder.
         dict_path: the fairseq dictionary, ``dict.txt``; without one a piece's id is its SentencePiece id.
-        lower: lower-case the text before SentencePiece.
+        lower: lower-case the text before SentencePiece; the neutral normaliser never does.
+        normalizer: what runs before SentencePiece: ``english``, as published, or ``neutral``, which keeps everything.
         n_sentinel_tokens: sentinels after the pieces; the published models have 512.
 
     Raises:
-        ValueError: a vocabulary file is missing or is not what its name says.
+        ValueError: a vocabulary file is missing or is not what its name says, or there is no such normaliser.
     """
 
     vocab_files_names = VOCABULARY_FILES
@@ -72,9 +77,11 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
         unk_token: str = "<unk>",
         pad_token: str = "<pad>",
         clean_up_tokenization_spaces: bool = True,
+        normalizer: str = "english",
         **kwargs: Any,
     ) -> None:
-        self.lower = lower
+        self.lower = lower and normalizer != "neutral"
+        self.text_normalizer = normalizer
         self.n_sentinel_tokens = n_sentinel_tokens
         self._sp_content = _read_file(sp_path, "a SentencePiece model (sp.model)")
         self._dict_content = None if dict_path is None else _read_file(dict_path, "its dictionary (dict.txt)")
@@ -87,8 +94,9 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
             cls_token=kwargs.pop("cls_token", bos_token),
             sep_token=kwargs.pop("sep_token", eos_token),
             clean_up_tokenization_spaces=clean_up_tokenization_spaces,
-            lower=lower,
+            lower=self.lower,
             n_sentinel_tokens=n_sentinel_tokens,
+            normalizer=normalizer,
             **kwargs,
         )
         self.special_tokens_pattern = "cls_double_sep"
@@ -96,7 +104,7 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
 
     def _load_vocabulary(self, name: str) -> None:
         """Build the processor and the tables between ids and tokens from the two files' contents."""
-        self._normalizer = TextNormalizer(self.lower)
+        self._normalizer = make_normalizer(self.text_normalizer, self.lower)
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(self._sp_content)
@@ -121,6 +129,7 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
         to_ids[self._processor.unk_id()] = UNKNOWN_ID
         same = all(to_ids[i] == i for i in range(UNKNOWN_ID, count))
         self._piece_to_id = None if same and self._processor.unk_id() == UNKNOWN_ID else to_ids
+        self.has_byte_pieces = any(self._processor.is_byte(list(range(count))))
 
     @property
     def vocab_size(self) -> int:
@@ -136,14 +145,29 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
         """Id of ``<sen000>``: METRO's mask token and the start token of its decoder in pretraining."""
         return self._num_pieces
 
+    def is_byte(self, index: int) -> bool:
+        """Whether an id stands for one byte of a character that is no piece (neutral vocabularies)."""
+        return self.has_byte_pieces and bool(_BYTE_PIECE.fullmatch(self._convert_id_to_token(index)))
+
+    def unknown_characters(self, text: str) -> str:
+        """The characters that become ``<unk>``, one after the other, as the normalisers leave them."""
+        pieces = self._processor.encode(_mend_surrogates(self._normalizer(text)), out_type=str)
+        return "".join(piece for piece in pieces if self._convert_token_to_id(piece) == UNKNOWN_ID)
+
+    @property
+    def model_content(self) -> bytes:
+        """The SentencePiece model, as ``sp.model`` holds it."""
+        return self._sp_content
+
     def get_vocab(self) -> dict[str, int]:
         return {**self._ids, **self._added_tokens_encoder}
 
     def encode_texts(self, texts: list[str], num_threads: int = 1) -> list[list[int]]:
         """Bare ids of each text, without ``<s>`` and ``</s>``: the fast way for corpora.
 
-        Special tokens that a text spells out are taken as text; a text of only whitespace has no ids. Half of
-        a surrogate pair, which no UTF-8 text can hold, is read as U+FFFD.
+        Special tokens that a text spells out are taken as text; a text of only whitespace has no ids, unless
+        the normaliser is the neutral one, which keeps spaces. Half of a surrogate pair, which no UTF-8 text
+        can hold, is read as U+FFFD.
         """
         lines = [_mend_surrogates(self._normalizer(text)) for text in texts]
         batch = self._processor.encode(lines, out_type=int, num_threads=num_threads)
@@ -170,6 +194,10 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
         return self._tokens[index] if 0 <= index < len(self._tokens) else SPECIAL_TOKENS[UNKNOWN_ID]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        if self.text_normalizer == "neutral":
+            # What is not a piece comes as the bytes of its UTF-8; the first space is SentencePiece's own.
+            text = "".join(_join_bytes(tokens) if self.has_byte_pieces else tokens)
+            return text.replace("▁", " ").removeprefix(" ")
         return "".join(tokens).replace(" ", "").replace("▁", " ").strip()
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
@@ -184,7 +212,7 @@ class FairseqT5Tokenizer(PreTrainedTokenizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # The processor is rebuilt from the files' contents, so that pickles are small and always the same.
-        rebuilt = ("_processor", "_normalizer", "_tokens", "_ids", "_piece_to_id")
+        rebuilt = ("_processor", "_normalizer", "_tokens", "_ids", "_piece_to_id", "has_byte_pieces")
         return {name: value for name, value in self.__dict__.items() if name not in rebuilt}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -199,6 +227,15 @@ def _mend_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _join_bytes(tokens: list[str]) -> Iterator[str]:
+    """``tokens`` with each run of byte pieces as the text that it spells; broken UTF-8 becomes U+FFFD."""
+    for is_byte, run in groupby(tokens, key=lambda token: bool(_BYTE_PIECE.fullmatch(token))):
+        if is_byte:
+            yield bytes(int(token[3:5], 16) for token in run).decode("utf-8", "replace")
+        else:
+            yield from run
 
 
 MetroT0Tokenizer = FairseqT5Tokenizer
