@@ -227,7 +227,7 @@ def _write(
             rows = {"train": plan.train_rows, "validation": plan.validation_rows}
             names = {"name": task.name, "dataset": task.dataset, "subset": task.subset}
             task_cards.append({**names, "rows": rows, "sources": plan.sources})
-            cap = None if settings.cap is None else settings.cap // len(task.templates)
+            cap = task.template_cap(settings.cap)
             for offset, template in enumerate(task.templates, start=first):
                 counts = {"train": train.counts[offset], "validation": validation.counts[offset]}
                 for part_name, of_template in counts.items():
@@ -238,6 +238,7 @@ def _write(
                         "name": template.name,
                         "id": template.id,
                         "cap": cap,
+                        "weight": task.weight,
                         **{part_name: of_template.as_card() for part_name, of_template in counts.items()},
                     }
                 )
