@@ -26,6 +26,7 @@ The file (paths are relative to it)::
         templates: my_templates.yaml       # promptsource's format, see template.py
         use: [plain question]        # all (default), original-task, or a list of names
         rename: {sentence: text}     # column of the data: the name that the templates use
+        relabel: {label: [1, 0]}     # class 0 of the data is what the templates call 1, class 1 is 0
         weight: 2                    # twice as many examples in an epoch, see below
         cap: 1000                    # instead of the mixture's
       - dataset: amazon_polarity     # no rows named: DATA_ROOT/amazon_polarity/default/train*.jsonl.gz, else

@@ -33,7 +33,7 @@ _PARTS = ("train", "validation", "evaluation")
 _MIXTURE_KEYS = ("name", "include", *SETTINGS, "templates", "data_root", "tasks")
 _FACTS = ("kind", "train_size", "labels", "hub_source", "verified", "licence", "licence_source")
 _TASK_KEYS = (
-    *("name", "dataset", "subset", *_PARTS, "templates", "use", "rename", "weight", "cap", "hub"),
+    *("name", "dataset", "subset", *_PARTS, "templates", "use", "rename", "relabel", "weight", "cap", "hub"),
     *_FACTS,
 )
 _HUB_KEYS = ("id", "subset", "split")
@@ -185,6 +185,7 @@ class _TaskReader:
             subset,
             self._templates_of(entry, key, where),
             rename=rename,
+            relabel=_relabel(entry, where),
             weight=_weight(entry, where),
             cap=_task_cap(entry, where),
             facts=_facts(entry, hub, where),
@@ -302,6 +303,16 @@ def _rename(entry: Mapping[str, Any], where: str) -> dict[str, str]:
     if not isinstance(rename, Mapping) or not all(isinstance(v, str) for v in (*rename, *rename.values())):
         raise ValueError(f"{where}: 'rename:' must be a mapping such as {{sentence: text}}")
     return dict(rename)
+
+
+def _relabel(entry: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
+    relabel = entry.get("relabel") or {}
+    if not isinstance(relabel, Mapping) or not all(
+        isinstance(classes, list) and all(type(number) is int for number in classes)
+        for classes in relabel.values()
+    ):
+        raise ValueError(f"{where}: 'relabel:' must be a mapping such as {{label: [1, 0]}}")
+    return {str(column): tuple(classes) for column, classes in relabel.items()}
 
 
 def _weight(entry: Mapping[str, Any], where: str) -> float:

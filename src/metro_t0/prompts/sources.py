@@ -125,18 +125,19 @@ class HubDataset:
 
     def class_names(self) -> dict[str, list[str]]:
         """Names of the classes of the columns that have them, in their order; downloads the dataset at first."""
-        import datasets
+        return _class_names(self._dataset.features)
 
-        features = self._dataset.features or {}
-        return {name: list(of.names) for name, of in features.items() if isinstance(of, datasets.ClassLabel)}
+    def peek(self) -> tuple[Row, dict[str, list[str]]]:
+        """The first row, and the class names; streamed, so that the dataset is not downloaded.
 
-    def first_row(self) -> Row:
-        """One row, streamed: the dataset is not downloaded. Raises ValueError saying why there is none."""
+        Raises:
+            ValueError: says why there is none.
+        """
         import datasets
 
         try:
             rows = datasets.load_dataset(self.id, self.subset, split=self.split, streaming=True)
-            return dict(next(iter(rows)))
+            return dict(next(iter(rows))), _class_names(rows.features)
         except StopIteration:
             raise ValueError(f"Hub dataset {self}: holds no rows") from None
         except Exception as error:  # as in _dataset
@@ -208,6 +209,14 @@ def data_root_file(root: Path, dataset: str, subset: str | None, split: str) -> 
 
 def _data_root_folder(root: Path, dataset: str, subset: str | None) -> Path:
     return root / dataset / (subset or "default")
+
+
+def _class_names(features: Any) -> dict[str, list[str]]:
+    import datasets
+
+    return {
+        name: list(of.names) for name, of in (features or {}).items() if isinstance(of, datasets.ClassLabel)
+    }
 
 
 def _reason(error: Exception) -> str:
