@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from metro_t0.prompts.build_plan import BuildSettings, TaskPlan, task_weight, templates_checksum
+from metro_t0.prompts.build_plan import BuildSettings, TaskPlan, templates_checksum
 from metro_t0.prompts.prompted_data import FORMAT_VERSION
 from metro_t0.prompts.rendering import Counts, histogram_labels
 
@@ -57,8 +57,8 @@ def mixture_card(
                     "task": plan.task.name,
                     "name": template.name,
                     "id": template.id,
-                    "cap": settings.template_cap(plan.task),
-                    "weight": task_weight(plan.task),
+                    "cap": plan.task.template_cap(settings.cap),
+                    "weight": plan.task.weight,
                     **{split: counts[number][split].as_card() for split in SPLITS},
                 }
             )
@@ -125,6 +125,8 @@ def _cell(value: object) -> str:
 
 def _head(card: Mapping[str, Any]) -> list[str]:
     cap = "none" if card["cap"] is None else f"{card['cap']:,} rows of a dataset, shared by its templates"
+    if card["cap_rule"] == "t0":
+        cap = "T0's, of large datasets only"
     long = "dropped" if card["drop_long"] else "cut"
     lines = [
         f"# Mixture {card['name']}",

@@ -62,6 +62,7 @@ class BuildSettings:
         drop_long: whether an example longer than a maximum is dropped, as METRO-T0 does, instead of cut.
         epochs: of a template with more rows than the windows of so many epochs take, only as many rows are
             rendered, drawn by the seed; None = all rows.
+        cap_rule: the cap as it was given, such as ``t0``, whose caps are those of the tasks.
         missing: tasks of the mixture that are left out since their rows are not there.
     """
 
@@ -74,6 +75,7 @@ class BuildSettings:
     seed: int
     drop_long: bool = False
     epochs: int | None = None
+    cap_rule: str = ""
     missing: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -82,15 +84,6 @@ class BuildSettings:
             raise ValueError("max_input_length must be at least 3 and max_target_length at least 2")
         if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"the number of epochs must be at least 1, not {self.epochs}")
-
-    def template_cap(self, task: Task) -> int | None:
-        """Rows that an epoch takes of each template of a task; None = all."""
-        return None if self.cap is None else self.cap // len(task.templates)
-
-
-def task_weight(task: Task) -> float:
-    """How often an epoch goes over a task's windows."""
-    return 1.0
 
 
 def vocabulary_checksum(tokenizer: Tokenizer) -> str:
@@ -316,7 +309,7 @@ def plan_task(
     trained = train - len(from_train)
     rendered = trained
     if settings.epochs is not None:
-        window = window_size(trained, settings.template_cap(task), task_weight(task))
+        window = window_size(trained, task.template_cap(settings.cap), task.weight)
         rendered = min(trained, settings.epochs * window)
     rows = (trained, held_out, rendered)
     return TaskPlan(number, first_template, task, facts, *rows, from_train, from_validation, seed)
@@ -336,7 +329,8 @@ def fingerprint(plan: TaskPlan, settings: BuildSettings, vocabulary: str, unit_e
     made_from = [
         _LAYOUT,
         [unit_examples, _UNIT_CHARACTERS, plan.number, plan.first_template, plan.rendered_rows],
-        [task.name, sorted(task.rename.items()), templates_checksum(task), vocabulary],
+        [task.name, sorted(task.rename.items()), sorted(task.relabel.items())],
+        [templates_checksum(task), vocabulary],
         {part: asdict(of_part) for part, of_part in plan.facts.items()},
         {name: value for name, value in asdict(settings).items() if name in kept},
     ]

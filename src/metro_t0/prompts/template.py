@@ -42,7 +42,7 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.exceptions import TemplateSyntaxError, UndefinedError
 
-from metro_t0.prompts.sandbox import DRAWS, MAX_OUTPUT, Choices, Draws, MissingColumn, environment
+from metro_t0.prompts.sandbox import DRAWS, MAX_OUTPUT, Draws, MissingColumn, environment
 from metro_t0.prompts.template_file import read_template_file
 
 MAX_VARIABLE_LENGTH = 2048
@@ -110,6 +110,11 @@ class Template:
     def __str__(self) -> str:
         return f"template {self.name!r}" + (f" of {self.dataset}" if self.dataset else "")
 
+    @property
+    def place(self) -> str:
+        """File and line as messages begin with it; empty when unknown."""
+        return f"{self.origin}: " if self.origin else ""
+
     def __getstate__(self) -> dict[str, Any]:
         # Compiled templates hold code objects, which do not travel to another process.
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -120,8 +125,8 @@ class Template:
         Args:
             row: column -> value; hyphens in the names become underscores.
             seed: of the random draws that some templates make (``choice`` filter); equal seeds draw alike.
-            strict: whether to use a column that the row does not have, or an answer choice that is not there, is
-                an error; as in promptsource, it otherwise reads as empty.
+            strict: whether to use a column that the row does not have is an error, or to ask for an answer choice
+                that there is not; as in promptsource, they otherwise read as empty, and a label of -1 as the last.
 
         Raises:
             ValueError: the row has a column ``answer_choices``, or the template is broken or fails on it.
@@ -156,7 +161,7 @@ class Template:
     def _apply(self, variables: dict[str, Any], seed: int | str, strict: bool) -> Rendered:
         variables[DRAWS] = Draws(seed)
         choices = self._choices(variables)
-        variables["answer_choices"] = Choices(choices) if strict and choices is not None else choices
+        variables["answer_choices"] = choices if choices is None or not strict else _CheckedChoices(choices)
         parts = [_clean(part) for part in self._render(self._compiled, variables).split(SEPARATOR)]
         target = parts[1] if len(parts) > 1 else ""
         return Rendered(parts[0], target, None if choices is None else list(choices), len(parts))
@@ -227,9 +232,8 @@ class Template:
             raise self._broken(part, error) from None
 
     def _broken(self, part: str, error: TemplateSyntaxError) -> ValueError:
-        where = f"{self.origin}: " if self.origin else ""
         return ValueError(
-            f"{where}{self}: line {error.lineno} of its {part} is not valid Jinja: {error.message}"
+            f"{self.place}{self}: line {error.lineno} of its {part} is not valid Jinja: {error.message}"
         )
 
     def _render(self, compiled: jinja2.Template, variables: dict[str, Any]) -> str:
@@ -250,6 +254,17 @@ class Template:
             message = str(error) or type(error).__name__
             raise ValueError(f"{self} cannot be rendered: {message}") from error
         return "".join(pieces)
+
+
+class _CheckedChoices(list[str]):
+    """Answer choices that do not let a label pass for another one, or for none."""
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, int) and not 0 <= place < len(self):
+            raise ValueError(f"it asks for answer choice {place}, and there are {len(self)}, from 0")
+        if place is None or isinstance(place, (str, float)):
+            raise ValueError(f"it asks for answer choice {place!r}, which is no whole number")
+        return super().__getitem__(place)
 
 
 class DatasetTemplates(Mapping[str, Template]):
