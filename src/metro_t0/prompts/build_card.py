@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from metro_t0.prompts.build_plan import BuildSettings, TaskPlan, task_weight, templates_checksum
+from metro_t0.prompts.build_plan import BuildSettings, TaskPlan, templates_checksum
 from metro_t0.prompts.prompted_data import FORMAT_VERSION
 from metro_t0.prompts.rendering import Counts, histogram_labels
 
@@ -58,7 +58,7 @@ def mixture_card(
                     "name": template.name,
                     "id": template.id,
                     "cap": settings.template_cap(plan.task),
-                    "weight": task_weight(plan.task),
+                    "weight": plan.task.weight,
                     **{split: counts[number][split].as_card() for split in SPLITS},
                 }
             )

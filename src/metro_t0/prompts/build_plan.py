@@ -85,12 +85,7 @@ class BuildSettings:
 
     def template_cap(self, task: Task) -> int | None:
         """Rows that an epoch takes of each template of a task; None = all."""
-        return None if self.cap is None else self.cap // len(task.templates)
-
-
-def task_weight(task: Task) -> float:
-    """How often an epoch goes over a task's windows."""
-    return 1.0
+        return task.template_cap(self.cap)
 
 
 def vocabulary_checksum(tokenizer: Tokenizer) -> str:
@@ -311,7 +306,7 @@ def plan_task(number: int, first_template: int, task: Task, settings: BuildSetti
     trained = train - len(from_train)
     rendered = trained
     if settings.epochs is not None:
-        window = window_size(trained, settings.template_cap(task), task_weight(task))
+        window = window_size(trained, settings.template_cap(task), task.weight)
         rendered = min(trained, settings.epochs * window)
     rows = (trained, held_out, rendered)
     return TaskPlan(number, first_template, task, facts, *rows, from_train, from_validation, seed)
@@ -332,6 +327,7 @@ def fingerprint(plan: TaskPlan, settings: BuildSettings, vocabulary: str, unit_e
         _LAYOUT,
         [unit_examples, _UNIT_CHARACTERS, plan.number, plan.first_template, plan.rendered_rows],
         [task.name, sorted(task.rename.items()), templates_checksum(task), vocabulary],
+        sorted(task.relabel.items()),
         {part: asdict(of_part) for part, of_part in plan.facts.items()},
         {name: value for name, value in asdict(settings).items() if name in kept},
     ]

@@ -110,6 +110,11 @@ class Template:
     def __str__(self) -> str:
         return f"template {self.name!r}" + (f" of {self.dataset}" if self.dataset else "")
 
+    @property
+    def place(self) -> str:
+        """File and line as messages begin with it; empty when unknown."""
+        return f"{self.origin}: " if self.origin else ""
+
     def __getstate__(self) -> dict[str, Any]:
         # Compiled templates hold code objects, which do not travel to another process.
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -227,9 +232,8 @@ class Template:
             raise self._broken(part, error) from None
 
     def _broken(self, part: str, error: TemplateSyntaxError) -> ValueError:
-        where = f"{self.origin}: " if self.origin else ""
         return ValueError(
-            f"{where}{self}: line {error.lineno} of its {part} is not valid Jinja: {error.message}"
+            f"{self.place}{self}: line {error.lineno} of its {part} is not valid Jinja: {error.message}"
         )
 
     def _render(self, compiled: jinja2.Template, variables: dict[str, Any]) -> str:
