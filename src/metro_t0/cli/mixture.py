@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metro_t0.prompts.mixture_plan import MixturePlan
 
 app = typer.Typer(help="Mixtures of prompted tasks: what they hold, and what is wrong.", no_args_is_help=True)
+app.command()(build)
 
 MixtureArgument = Annotated[
     str, typer.Argument(metavar="NAME|FILE", help="t0, t0+, t0++, or a mixture of your own (YAML).")
@@ -47,7 +48,7 @@ CapOption = Annotated[
 
 @app.callback()
 def mixture() -> None:
-    """Mixtures of prompted tasks: show plans an epoch, check renders an example of each template, build makes it.
+    """Mixtures of prompted tasks: show plans an epoch, check renders examples, build makes the data.
 
     \b
       metro-t0 mixture show t0

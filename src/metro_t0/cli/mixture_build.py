@@ -28,12 +28,11 @@ def build(
         str | None,
         typer.Option(
             metavar="RULE",
-            help="Rows of a dataset in an epoch: metro (500000), t0 (500000 for larger datasets only), N, or none; "
-            "the mixture's own unless given.",
+            help="Examples of a dataset in an epoch: metro (500000), t0 (500000 for larger datasets only), N, or none.",
         ),
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out the tasks whose rows are not there.")
+        bool, typer.Option("--allow-missing", help="Leave out datasets whose rows are not there.")
     ] = False,
     max_input_length: Annotated[
         int, typer.Option(metavar="N", help="The most tokens of an input, <s> and </s> included.")
@@ -68,6 +67,8 @@ def build(
 
     \b
       metro-t0 mixture build mixture.yaml --tokenizer runs/pretrain/model --out prompted
+    What a folder has of T0's mixture:
+      metro-t0 mixture build t0 --data-root data --allow-missing --tokenizer DIR --out prompted
     As METRO-T0 did, for a run of two epochs:
       metro-t0 mixture build t0 --tokenizer DIR --out prompted --drop-long --epochs 2
     What of it a folder holds:

@@ -57,7 +57,7 @@ def mixture_card(
                     "task": plan.task.name,
                     "name": template.name,
                     "id": template.id,
-                    "cap": plan.task.template_cap(settings.cap),
+                    "cap": settings.template_cap(plan.task),
                     "weight": plan.task.weight,
                     **{split: counts[number][split].as_card() for split in SPLITS},
                 }

@@ -85,6 +85,10 @@ class BuildSettings:
         if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"the number of epochs must be at least 1, not {self.epochs}")
 
+    def template_cap(self, task: Task) -> int | None:
+        """Rows that an epoch takes of each template of a task; None = all."""
+        return task.template_cap(self.cap)
+
 
 def vocabulary_checksum(tokenizer: Tokenizer) -> str:
     """SHA-256 over the pieces and over what the tokenizer makes of a probe, in which its normaliser shows."""
@@ -309,7 +313,7 @@ def plan_task(
     trained = train - len(from_train)
     rendered = trained
     if settings.epochs is not None:
-        window = window_size(trained, task.template_cap(settings.cap), task.weight)
+        window = window_size(trained, settings.template_cap(task), task.weight)
         rendered = min(trained, settings.epochs * window)
     rows = (trained, held_out, rendered)
     return TaskPlan(number, first_template, task, facts, *rows, from_train, from_validation, seed)
@@ -329,8 +333,8 @@ def fingerprint(plan: TaskPlan, settings: BuildSettings, vocabulary: str, unit_e
     made_from = [
         _LAYOUT,
         [unit_examples, _UNIT_CHARACTERS, plan.number, plan.first_template, plan.rendered_rows],
-        [task.name, sorted(task.rename.items()), sorted(task.relabel.items())],
-        [templates_checksum(task), vocabulary],
+        [task.name, sorted(task.rename.items()), templates_checksum(task), vocabulary],
+        sorted(task.relabel.items()),
         {part: asdict(of_part) for part, of_part in plan.facts.items()},
         {name: value for name, value in asdict(settings).items() if name in kept},
     ]

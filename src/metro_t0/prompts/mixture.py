@@ -169,7 +169,6 @@ class Mixture:
             seed=seed,
             drop_long=drop_long,
             epochs=epochs,
-            cap_rule=self.cap_rule,
             missing=self.missing,
         )
         build(

@@ -36,7 +36,24 @@ MAX_OUTPUT = 1_000_000
 DRAWS = "draws of this row"
 """Where the variables hold the row's :class:`Draws`: no template can write a name with spaces in it."""
 
-_PLAIN_TYPES = frozenset({str, int, float, bool, list, dict, tuple})
+
+class Choices(list[str]):
+    """Answer choices of which a template may only use one that is there.
+
+    Plain Jinja quietly gives nothing for a label beyond them, and the last one for -1, which often stands for "none".
+    """
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int) and not 0 <= index < len(self):
+            raise ValueError(
+                f"it asks for answer choice {index} of {len(self)} (counted from 0): is the label out of range?"
+            )
+        if index is None or isinstance(index, (str, float)):
+            raise ValueError(f"it asks for answer choice {index!r}, which is no whole number")
+        return super().__getitem__(index)
+
+
+_PLAIN_TYPES = frozenset({str, int, float, bool, list, dict, tuple, Choices})
 _PADDING_METHODS = frozenset({"ljust", "rjust", "center", "zfill", "expandtabs"})
 _WIDE_FORMAT = re.compile(r"%[^A-Za-z%]*(?:\d{6,}|\*)")
 _WIDE_FIELD = re.compile(r"\{[^{}]*:[^{}]*(?:\d{6,}|\{)")

@@ -125,8 +125,8 @@ class Template:
         Args:
             row: column -> value; hyphens in the names become underscores.
             seed: of the random draws that some templates make (``choice`` filter); equal seeds draw alike.
-            strict: whether to use a column that the row does not have is an error, or to ask for an answer choice
-                that there is not; as in promptsource, they otherwise read as empty, and a label of -1 as the last.
+            strict: whether to use a column that the row does not have, or an answer choice that is not there, is
+                an error; as in promptsource, it otherwise reads as empty.
 
         Raises:
             ValueError: the row has a column ``answer_choices``, or the template is broken or fails on it.
@@ -161,7 +161,7 @@ class Template:
     def _apply(self, variables: dict[str, Any], seed: int | str, strict: bool) -> Rendered:
         variables[DRAWS] = Draws(seed)
         choices = self._choices(variables)
-        variables["answer_choices"] = choices if choices is None or not strict else _CheckedChoices(choices)
+        variables["answer_choices"] = Choices(choices) if strict and choices is not None else choices
         parts = [_clean(part) for part in self._render(self._compiled, variables).split(SEPARATOR)]
         target = parts[1] if len(parts) > 1 else ""
         return Rendered(parts[0], target, None if choices is None else list(choices), len(parts))
@@ -254,17 +254,6 @@ class Template:
             message = str(error) or type(error).__name__
             raise ValueError(f"{self} cannot be rendered: {message}") from error
         return "".join(pieces)
-
-
-class _CheckedChoices(list[str]):
-    """Answer choices that do not let a label pass for another one, or for none."""
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, int) and not 0 <= place < len(self):
-            raise ValueError(f"it asks for answer choice {place}, and there are {len(self)}, from 0")
-        if place is None or isinstance(place, (str, float)):
-            raise ValueError(f"it asks for answer choice {place!r}, which is no whole number")
-        return super().__getitem__(place)
 
 
 class DatasetTemplates(Mapping[str, Template]):
