@@ -87,9 +87,6 @@ def show(
         _print_plan(plan)
 
 
-app.command()(build)
-
-
 @app.command()
 def check(
     mixture: MixtureArgument,

@@ -71,8 +71,6 @@ def build(
       metro-t0 mixture build t0 --data-root data --allow-missing --tokenizer DIR --out prompted
     As METRO-T0 did, for a run of two epochs:
       metro-t0 mixture build t0 --tokenizer DIR --out prompted --drop-long --epochs 2
-    What of it a folder holds:
-      metro-t0 mixture build t0 --data-root data --allow-missing --tokenizer DIR --out prompted
 
     The folder holds card.json, card.md and examples.jsonl to look at. A run that was interrupted goes on where it was
     when the same command is given again; the result is the same, on any number of processes.

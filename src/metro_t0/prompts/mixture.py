@@ -169,6 +169,7 @@ class Mixture:
             seed=seed,
             drop_long=drop_long,
             epochs=epochs,
+            cap_rule=self.cap_rule,
             missing=self.missing,
         )
         build(

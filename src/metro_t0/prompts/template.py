@@ -42,7 +42,7 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.exceptions import TemplateSyntaxError, UndefinedError
 
-from metro_t0.prompts.sandbox import DRAWS, MAX_OUTPUT, Draws, MissingColumn, environment
+from metro_t0.prompts.sandbox import DRAWS, MAX_OUTPUT, Choices, Draws, MissingColumn, environment
 from metro_t0.prompts.template_file import read_template_file
 
 MAX_VARIABLE_LENGTH = 2048
