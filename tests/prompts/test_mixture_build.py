@@ -333,3 +333,38 @@ def test_another_vocabulary_or_template_is_other_work(
     assert other.card["vocabulary_checksum"] == data.card["vocabulary_checksum"]
     with pytest.raises(ValueError, match="number of processes must be at least 1"):
         _build(mixture_file, small_tokenizer, tmp_path / "three", processes=0)
+
+
+def test_weights_and_caps_of_tasks_shape_epochs_and_what_is_rendered_for_them(
+    tmp_path: Path, mixture_file: Path, small_tokenizer: Any
+) -> None:
+    content = yaml.safe_load(mixture_file.read_text())
+    boats, ships = content["tasks"]
+    tasks = [{**boats, "cap": 200, "weight": 2.5}, {**ships, "weight": 0.5}]
+    mixture_file.write_text(yaml.safe_dump({"cap": 800, "validation_fraction": 0, "tasks": tasks}))
+    data = _build(mixture_file, small_tokenizer, tmp_path / "out", epochs=3)
+    caps = [(entry["cap"], entry["weight"]) for entry in data.card["templates"]]
+    assert caps == [(100, 2.5), (100, 2.5), (400, 0.5), (400, 0.5)]
+    assert [task["rendered_rows"] for task in data.card["tasks"]] == [750, 600]
+    template = np.asarray(data.train["template"])
+    seen: list[int] = []
+    for epoch in range(3):
+        indices = data.epoch_indices(epoch, 0)
+        assert np.bincount(template[indices]).tolist() == [250, 250, 200, 200]
+        seen += indices.tolist()
+    assert len(set(seen)) == len(seen) == len(data.train)
+
+
+def test_missing_datasets_are_in_the_card(
+    tmp_path: Path, mixture_file: Path, small_tokenizer: Any, write_json_lines: Any, boat_rows: Any
+) -> None:
+    write_json_lines(tmp_path / "root" / "boats" / "default" / "train.jsonl", boat_rows(20))
+    content = yaml.safe_load(mixture_file.read_text())
+    tasks = [{key: value for key, value in task.items() if key != "train"} for task in content["tasks"]]
+    mixture_file.write_text(yaml.safe_dump({"tasks": tasks}))
+    mixture = load_mixture(mixture_file, data_root=tmp_path / "root", allow_missing=True)
+    data = mixture.build(small_tokenizer, tmp_path / "out")
+    assert data.card["missing"] == ["ships"]
+    assert [task["name"] for task in data.card["tasks"]] == ["boats"]
+    page = (data.path / "card.md").read_text(encoding="utf-8")
+    assert "left out, since their rows were not there: ships" in page
