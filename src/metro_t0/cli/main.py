@@ -14,7 +14,7 @@ from metro_t0.cli.demo import demo
 from metro_t0.cli.evaluate import evaluate
 from metro_t0.cli.finetune import finetune
 from metro_t0.cli.generate import generate
-from metro_t0.cli.mixture import mixture
+from metro_t0.cli.mixture import app as mixture_app
 from metro_t0.cli.plan import plan
 from metro_t0.cli.prepare import prepare
 from metro_t0.cli.pretrain import pretrain
@@ -33,7 +33,7 @@ app = typer.Typer(
 for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, report, plan):
     app.command()(verb)
 app.add_typer(tokenizer, name="tokenizer")
-app.add_typer(mixture)
+app.add_typer(mixture_app, name="mixture")
 
 
 def main() -> None:

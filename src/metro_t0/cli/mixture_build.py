@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from metro_t0.cli.mixture_options import CapOption, DataRootOption, MixtureArgument, TemplatesOption
+
 
 def build(
-    mixture: Annotated[str, typer.Argument(metavar="NAME|FILE", help="The mixture.")],
+    mixture: MixtureArgument,
     tokenizer: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the model's tokenizer, or a model with its own.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make; must not hold anything yet.")],
-    templates: Annotated[Path | None, typer.Option(metavar="DIR", help="Take templates from here.")] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Take rows from DIR/<dataset>/<subset or default>/<split>.jsonl.gz."
-        ),
-    ] = None,
-    cap: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|none",
-            help="Rows of a dataset in an epoch, shared by its templates; the mixture's own unless given.",
-        ),
-    ] = None,
+    templates: TemplatesOption = None,
+    data_root: DataRootOption = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out tasks whose rows are not there.")
+    ] = False,
+    cap: CapOption = None,
     max_input_length: Annotated[
         int, typer.Option(metavar="N", help="The most tokens of an input, <s> and </s> included.")
     ] = 512,
@@ -63,6 +56,8 @@ def build(
 
     \b
       metro-t0 mixture build mixture.yaml --tokenizer runs/pretrain/model --out prompted
+    What of T0's mixture a folder holds:
+      metro-t0 mixture build t0 --data-root data --allow-missing --tokenizer DIR --out t0-mixture
     As METRO-T0 did, for a run of two epochs:
       metro-t0 mixture build mixture.yaml --tokenizer DIR --out prompted --drop-long --epochs 2
 
@@ -74,9 +69,9 @@ def build(
     from metro_t0.prompts.mixture import load_mixture
     from metro_t0.tokenization.inspection import open_tokenizer
 
-    loaded = load_mixture(mixture, templates=templates, data_root=data_root)
-    if cap is not None:
-        loaded = replace(loaded, cap=_cap(cap))
+    loaded = load_mixture(
+        mixture, templates=templates, data_root=data_root, cap=cap, allow_missing=allow_missing
+    )
     data = loaded.build(
         open_tokenizer(tokenizer),
         out,
@@ -92,14 +87,6 @@ def build(
         print(json.dumps({"path": str(out), **data.card}, indent=2, ensure_ascii=False))
     else:
         _print_card(out, data.card)
-
-
-def _cap(given: str) -> int | None:
-    if given == "none":
-        return None
-    if not given.isdecimal() or not int(given):
-        raise ValueError(f"--cap must be a whole number above 0, or none, not {given!r}")
-    return int(given)
 
 
 def _print_card(out: Path, card: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from metro_t0.prompts.build_plan import BuildSettings, TaskPlan, task_weight, templates_checksum
+from metro_t0.prompts.build_plan import BuildSettings, TaskPlan, templates_checksum
 from metro_t0.prompts.prompted_data import FORMAT_VERSION
 from metro_t0.prompts.rendering import Counts, histogram_labels
 
@@ -58,7 +58,7 @@ def mixture_card(
                     "name": template.name,
                     "id": template.id,
                     "cap": settings.template_cap(plan.task),
-                    "weight": task_weight(plan.task),
+                    "weight": plan.task.weight,
                     **{split: counts[number][split].as_card() for split in SPLITS},
                 }
             )
@@ -125,6 +125,8 @@ def _cell(value: object) -> str:
 
 def _head(card: Mapping[str, Any]) -> list[str]:
     cap = "none" if card["cap"] is None else f"{card['cap']:,} rows of a dataset, shared by its templates"
+    if card["cap_rule"] == "t0":
+        cap = "T0's: datasets above 500,000 rows share 500,000 among their templates, others have none"
     long = "dropped" if card["drop_long"] else "cut"
     lines = [
         f"# Mixture {card['name']}",

@@ -63,6 +63,7 @@ class BuildSettings:
         epochs: of a template with more rows than the windows of so many epochs take, only as many rows are
             rendered, drawn by the seed; None = all rows.
         missing: tasks of the mixture that are left out since their rows are not there.
+        cap_rule: ``cap`` as it was asked for, see ``mixture.py``.
     """
 
     name: str
@@ -75,6 +76,7 @@ class BuildSettings:
     drop_long: bool = False
     epochs: int | None = None
     missing: tuple[str, ...] = ()
+    cap_rule: str = ""
 
     def check(self) -> None:
         """Raises ValueError for lengths or a number of epochs that no build can have."""
@@ -85,12 +87,7 @@ class BuildSettings:
 
     def template_cap(self, task: Task) -> int | None:
         """Rows that an epoch takes of each template of a task; None = all."""
-        return None if self.cap is None else self.cap // len(task.templates)
-
-
-def task_weight(task: Task) -> float:
-    """How often an epoch goes over a task's windows."""
-    return 1.0
+        return task.template_cap(self.cap)
 
 
 def vocabulary_checksum(tokenizer: Tokenizer) -> str:
@@ -311,7 +308,7 @@ def plan_task(number: int, first_template: int, task: Task, settings: BuildSetti
     trained = train - len(from_train)
     rendered = trained
     if settings.epochs is not None:
-        window = window_size(trained, settings.template_cap(task), task_weight(task))
+        window = window_size(trained, settings.template_cap(task), task.weight)
         rendered = min(trained, settings.epochs * window)
     rows = (trained, held_out, rendered)
     return TaskPlan(number, first_template, task, facts, *rows, from_train, from_validation, seed)
@@ -331,7 +328,8 @@ def fingerprint(plan: TaskPlan, settings: BuildSettings, vocabulary: str, unit_e
     made_from = [
         _LAYOUT,
         [unit_examples, _UNIT_CHARACTERS, plan.number, plan.first_template, plan.rendered_rows],
-        [task.name, sorted(task.rename.items()), templates_checksum(task), vocabulary],
+        [task.name, sorted(task.rename.items()), sorted(task.relabel.items())],
+        [templates_checksum(task), vocabulary],
         {part: asdict(of_part) for part, of_part in plan.facts.items()},
         {name: value for name, value in asdict(settings).items() if name in kept},
     ]

@@ -9,7 +9,8 @@
 The file (paths are relative to it)::
 
     name: my-mixture                 # default: the file's name
-    cap: 500000                      # examples of a dataset in an epoch, shared by its templates; null = all
+    include: [t0, other.yaml]        # all tasks of other mixtures; {mixture: t0, weight: 0.5} weighs them
+    cap: metro                       # see below; default: metro
     templates: promptsource/templates      # a promptsource folder, or one file in its format
     data_root: data                  # for sources that only name a split
     check_choices: true              # an answer that is not among the choices is an error (METRO-T0: false)
@@ -25,6 +26,26 @@ The file (paths are relative to it)::
         templates: my_templates.yaml       # promptsource's format, see template.py
         use: [plain question]        # all (default), original-task, or a list of names
         rename: {sentence: text}     # column of the data: the name that the templates use
+        relabel: {label: [1, 0]}     # class 0 of the data is what the templates call 1, class 1 is 0
+        weight: 2                    # twice as many examples in an epoch, see below
+        cap: 1000                    # instead of the mixture's
+      - dataset: amazon_polarity     # no rows named: DATA_ROOT/amazon_polarity/default/train*.jsonl.gz, else
+        hub: {id: owner/name, subset: null, train: train, validation: null, rename: {}}     # the Hub
+        kind: sentiment              # what is known of it, for the plan and for checks: task family,
+        train_size: 3600000          # rows of the whole train split,
+        labels: {label: [negative, positive]}     # names of classes; the Hub's must be these
+        hub_source: https://...      # (also licence, licence_source, verified: who says so, and whether it was seen)
+
+Without ``templates:`` they are looked for as ``published.py`` says. A mixture's own settings go before those of what it
+includes. Under a data root each split whose name begins with ``train`` is trained on, and no other.
+
+Caps are examples of a dataset in an epoch, shared by its templates (``cap // templates`` of each):
+
+- ``metro``: 500,000, as METRO-T0 does it. ``N``: N. ``null``: no bound.
+- ``t0``: 500,000 for datasets of more than 500,000 rows (``train_size:``, else the rows counted), none for others: the
+  original T0's rule.
+- A task's own ``cap:`` goes before the mixture's. ``weight:`` then multiplies what an epoch takes of each template:
+  with 2 an uncapped example comes twice an epoch and a capped template gives two windows, with 0.5 half a window.
 
 Finetuning reads ``train`` and ``validation``; an evaluation suite reads ``evaluation``, else ``validation``.
 
@@ -37,8 +58,7 @@ What becomes of the rows (METRO-T0's ``collect_t0_train.py``, except where it sa
   METRO-T0 does not look, so a faithful T0 mixture says ``check_choices: false``.
 - Input ``<s> tokens </s>`` and target ``tokens </s>``, runs of whitespace first made one space. What is
   longer than the maximum keeps its beginning and the ``</s>``; how many were cut is in the card.
-- An epoch takes at most ``cap // templates`` examples of each template, whatever the dataset's size (the
-  original T0 caps only datasets beyond the cap), and all of a smaller one, so that sampling is in
+- An epoch takes at most the cap's examples of each template, and all of a smaller one, so that sampling is in
   proportion to the capped sizes.
 - Validation rows (our choice) are those that the task names, else a share of its train rows, at least one,
   that no template trains on; at most 1000 rows a task, drawn by the seed.
@@ -46,21 +66,17 @@ What becomes of the rows (METRO-T0's ``collect_t0_train.py``, except where it sa
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from metro_t0.prompts.build import build
 from metro_t0.prompts.build_plan import UNIT_EXAMPLES, BuildSettings, Tokenizer
+from metro_t0.prompts.mixture_file import Places, read_mixture_file
 from metro_t0.prompts.prompted_data import PromptedData
 from metro_t0.prompts.rendering import check
-from metro_t0.prompts.sources import HubDataset, LocalFile, Source, data_root_file
-from metro_t0.prompts.tasks import Task, choose_templates, open_templates
-from metro_t0.prompts.template import DatasetTemplates, TemplateFolder
+from metro_t0.prompts.sources import HubDataset
+from metro_t0.prompts.tasks import Task
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,19 +85,6 @@ __all__ = ["Mixture", "PromptedData", "load_mixture"]
 
 METRO_CAP = 500_000
 """Examples of one dataset in an epoch (METRO-T0 ``collect_t0_train.py``)."""
-
-_PARTS = ("train", "validation", "evaluation")
-_MIXTURE_KEYS = (
-    "name",
-    "cap",
-    "templates",
-    "data_root",
-    "check_choices",
-    "validation_fraction",
-    "tasks",
-)
-_TASK_KEYS = ("name", "dataset", "subset", *_PARTS, "templates", "use", "rename")
-_HUB_KEYS = ("id", "subset", "split")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class Mixture:
         cap: examples of one dataset in an epoch, shared by its templates; None = all of them.
         check_choices: whether a target must be among the answer choices.
         validation_fraction: share of the train rows held out of tasks without validation rows.
+        absent: tasks of the mixture that are left out since their rows are not there; they have none.
+        cap_rule: ``cap`` as it was given: a number, ``metro``, ``t0`` or ``none``.
     """
 
     name: str
@@ -101,6 +106,13 @@ class Mixture:
     cap: int | None = METRO_CAP
     check_choices: bool = True
     validation_fraction: float = 0.01
+    absent: tuple[Task, ...] = ()
+    cap_rule: str = ""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the tasks that are left out since their rows are not there."""
+        return tuple(task.name for task in self.absent)
 
     def check(self) -> None:
         """Renders rows until every template has given an example.
@@ -157,6 +169,8 @@ class Mixture:
             seed=seed,
             drop_long=drop_long,
             epochs=epochs,
+            missing=self.missing,
+            cap_rule=self.cap_rule,
         )
         build(
             self.tasks,
@@ -172,178 +186,95 @@ class Mixture:
 
 
 def load_mixture(
-    path: str | Path, *, templates: str | Path | None = None, data_root: str | Path | None = None
+    path: str | Path,
+    *,
+    templates: str | Path | None = None,
+    data_root: str | Path | None = None,
+    cap: int | str | None = None,
+    allow_missing: bool = False,
 ) -> Mixture:
-    """Reads a mixture (or evaluation suite) file.
+    """Reads a mixture (or evaluation suite): a published one by its name, or a file.
 
     Args:
-        path: YAML, see this module's first lines.
+        path: ``t0``, ``t0+``, ``t0++`` or a YAML file, see this module's first lines.
         templates: takes the place of the file's own ``templates:``.
         data_root: takes the place of the file's own ``data_root:``.
+        cap: takes the place of the file's own ``cap:``: a number, ``metro``, ``t0`` or ``none``.
+        allow_missing: whether tasks without rows may be left out; ``Mixture.missing`` then names them, and the caps
+            of the others stay those of the whole mixture.
 
     Raises:
-        ValueError: in one line, what is wrong where (an unknown key is named with the nearest known one).
+        ValueError: in one line, what is wrong where (an unknown key is named with the nearest known one), or which
+        datasets are not there.
     """
-    path = Path(path)
-    content = _read_yaml(path)
-    _check_keys(content, _MIXTURE_KEYS, str(path))
-    tasks = content.get("tasks")
-    if not isinstance(tasks, list) or not tasks:
-        raise ValueError(f"{path}: has no 'tasks:' list")
-    reader = _TaskReader(
-        folder=path.parent,
-        templates=Path(templates) if templates else _path(content, "templates", path.parent, str(path)),
-        data_root=Path(data_root) if data_root else _path(content, "data_root", path.parent, str(path)),
-    )
-    read: list[Task] = []
-    for number, entry in enumerate(tasks, start=1):
-        task = reader.read(entry, f"{path}, task {number}")
-        if any(task.name == other.name for other in read):
-            raise ValueError(
-                f"{path}, task {number}: another task is called {task.name!r}: give it a 'name:'"
-            )
-        read.append(task)
+    places = Places(Path(templates) if templates else None, Path(data_root) if data_root else None)
+    content = read_mixture_file(Path(path), places)
+    if content.absent and not (allow_missing and content.tasks):
+        listed = "; ".join(f"{task.name} ({reason})" for task, reason in content.absent)
+        raise ValueError(
+            f"mixture {content.name!r}: {len(content.absent)} of its "
+            f"{len(content.absent) + len(content.tasks)} datasets are not there: {listed}. Bring them under a "
+            "--data-root, or leave them out with --allow-missing"
+        )
+    settings = dict(content.settings)
+    rule = settings.get("cap", METRO_CAP) if cap is None else cap
+    tasks = [*content.tasks, *(task for task, _ in content.absent)]
+    of_mixture, capped = _apply_cap(rule, tasks, str(path))
     mixture = Mixture(
-        name=str(content.get("name") or path.stem),
-        tasks=tuple(read),
-        cap=content.get("cap", METRO_CAP),
-        check_choices=content.get("check_choices", True),
-        validation_fraction=content.get("validation_fraction", 0.01),
+        name=content.name,
+        tasks=tuple(capped[: len(content.tasks)]),
+        cap=of_mixture,
+        check_choices=settings.get("check_choices", True),
+        validation_fraction=settings.get("validation_fraction", 0.01),
+        absent=tuple(capped[len(content.tasks) :]),
+        cap_rule=_rule_name(rule),
     )
-    _check_settings(mixture, path)
+    _check_settings(mixture, Path(path))
     return mixture
+
+
+def _apply_cap(rule: Any, tasks: list[Task], where: str) -> tuple[int | None, list[Task]]:
+    """The mixture's cap under a rule, and the tasks with the caps that the rule gives them."""
+    rule = int(rule) if isinstance(rule, str) and rule.isdigit() else rule
+    if rule == "metro":
+        return METRO_CAP, tasks
+    if rule in (None, "none"):
+        return None, tasks
+    if rule == "t0":
+        return None, [_under_t0_rule(task) for task in tasks]
+    if type(rule) is int and rule > 0:
+        return rule, tasks
+    raise ValueError(
+        f"{where}: 'cap:' must be a whole number above 0, metro, t0, or null (none) for no cap, not {rule!r}"
+    )
+
+
+def _under_t0_rule(task: Task) -> Task:
+    if task.cap is not None or (task.train is None and task.facts.train_size is None):
+        return task
+    size = task.facts.train_size
+    if size is None and task.train is not None:
+        if isinstance(task.train, HubDataset):
+            raise ValueError(
+                f"task {task.name!r}: 'cap: t0' depends on its size: say 'train_size:', or give it a 'cap:'"
+            )
+        size = task.train.count()
+    return replace(task, cap=METRO_CAP) if size is not None and size > METRO_CAP else task
+
+
+def _rule_name(rule: Any) -> str:
+    return "none" if rule is None else str(rule)
 
 
 def _check_settings(mixture: Mixture, path: Path) -> None:
     cap, fraction = mixture.cap, mixture.validation_fraction
-    if not (cap is None or (type(cap) is int and cap > 0)):
-        raise ValueError(f"{path}: 'cap:' must be a whole number above 0, or null for no cap, not {cap!r}")
     if type(mixture.check_choices) is not bool:
         raise ValueError(f"{path}: 'check_choices:' must be true or false, not {mixture.check_choices!r}")
     if type(fraction) not in (int, float) or not 0 <= fraction < 1:
         raise ValueError(f"{path}: 'validation_fraction:' must be from 0 to below 1, not {fraction!r}")
     for task in mixture.tasks:
-        if cap is not None and cap < len(task.templates):
+        if cap is not None and task.cap is None and cap < len(task.templates):
             raise ValueError(
                 f"{path}: 'cap: {cap}' leaves no example for each of the {len(task.templates)} templates of "
                 f"task {task.name!r}: raise it, or name fewer templates under 'use:'"
             )
-
-
-@dataclass
-class _TaskReader:
-    """Reads the entries under ``tasks:``; templates files are opened once."""
-
-    folder: Path
-    templates: Path | None
-    data_root: Path | None
-
-    def __post_init__(self) -> None:
-        self._opened: dict[Path, TemplateFolder | DatasetTemplates] = {}
-
-    def read(self, entry: Any, where: str) -> Task:
-        if not isinstance(entry, Mapping):
-            raise ValueError(f"{where}: is not a mapping with 'dataset:'")
-        _check_keys(entry, _TASK_KEYS, where)
-        key, dataset, subset = self._dataset(entry, where)
-        templates = _path(entry, "templates", self.folder, where) or self.templates
-        if templates is None:
-            raise ValueError(f"{where}: no 'templates:' for {key!r}, neither of the task nor of the file")
-        if templates not in self._opened:
-            self._opened[templates] = open_templates(templates)
-        try:
-            chosen = choose_templates(self._opened[templates], key, _use(entry, where))
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        sources = {
-            part: self._source(entry[part], dataset, subset, f"{where}, '{part}:'")
-            for part in _PARTS
-            if entry.get(part) is not None
-        }
-        if not sources:
-            raise ValueError(f"{where}: names no rows: add 'train:', 'validation:' or 'evaluation:'")
-        rename = entry.get("rename") or {}
-        if not isinstance(rename, Mapping) or not all(
-            isinstance(v, str) for v in (*rename, *rename.values())
-        ):
-            raise ValueError(f"{where}: 'rename:' must be a mapping such as {{sentence: text}}")
-        return Task(str(entry.get("name") or key), dataset, subset, chosen, rename=dict(rename), **sources)
-
-    def _dataset(self, entry: Mapping[str, Any], where: str) -> tuple[str, str, str | None]:
-        dataset, subset = entry.get("dataset"), entry.get("subset")
-        if not isinstance(dataset, str) or not dataset:
-            raise ValueError(f"{where}: has no 'dataset:'")
-        if subset is not None:
-            return f"{dataset}/{subset}", dataset, str(subset)
-        name, _, rest = dataset.partition("/")
-        return dataset, name, rest or None
-
-    def _source(self, given: Any, dataset: str, subset: str | None, where: str) -> Source:
-        if isinstance(given, str):
-            try:
-                return LocalFile(_resolve(given, self.folder))
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
-        if not isinstance(given, Mapping) or len(given) != 1:
-            raise ValueError(f"{where}: must be a file, {{hub: {{id: ..., split: ...}}}} or {{split: ...}}")
-        _check_keys(given, ("hub", "split"), where)
-        if "split" in given:
-            if self.data_root is None:
-                raise ValueError(
-                    f"{where}: names a split only, and there is no 'data_root:' to find it under"
-                )
-            return data_root_file(self.data_root, dataset, subset, str(given["split"]))
-        hub = given["hub"]
-        if not isinstance(hub, Mapping) or not isinstance(hub.get("id"), str):
-            raise ValueError(f"{where}: 'hub:' must hold 'id:', and may hold 'subset:' and 'split:'")
-        _check_keys(hub, _HUB_KEYS, f"{where}, 'hub:'")
-        return HubDataset(**{name: str(value) for name, value in hub.items() if value is not None})
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"mixture file {path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"mixture file {path}: is not UTF-8 (byte {error.start + 1})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ValueError(f"mixture file {path}{line}: is not valid YAML: {problem}") from None
-    if not isinstance(content, Mapping):
-        raise ValueError(f"mixture file {path}: is not a mapping with 'tasks:'")
-    return content
-
-
-def _check_keys(given: Mapping[Any, Any], known: Collection[str], where: str) -> None:
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"{where}: unknown key {key!r} ({hint})")
-
-
-def _use(entry: Mapping[str, Any], where: str) -> str | list[str]:
-    use = entry.get("use", "all")
-    if isinstance(use, str):
-        return use
-    if not isinstance(use, list) or not use:
-        raise ValueError(
-            f"{where}: 'use:' must be all, original-task or a list of template names, not {use!r}"
-        )
-    return [str(name) for name in use]
-
-
-def _path(entry: Mapping[str, Any], key: str, folder: Path, where: str) -> Path | None:
-    value = entry.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: '{key}:' must be a path, not {value!r}")
-    return _resolve(value, folder)
-
-
-def _resolve(path: str, folder: Path) -> Path:
-    return folder / Path(path).expanduser()

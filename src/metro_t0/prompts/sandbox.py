@@ -48,6 +48,8 @@ class Choices(list[str]):
             raise ValueError(
                 f"it asks for answer choice {index} of {len(self)} (counted from 0): is the label out of range?"
             )
+        if index is None or isinstance(index, (str, float)):
+            raise ValueError(f"it asks for answer choice {index!r}, which is no whole number")
         return super().__getitem__(index)
 
 

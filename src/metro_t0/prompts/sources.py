@@ -121,8 +121,27 @@ class HubDataset:
         try:
             return datasets.load_dataset(self.id, self.subset, split=self.split)
         except Exception as error:  # the Hub's client, the builders and the network each raise their own
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"Hub dataset {self}: {reason}") from error
+            raise ValueError(f"Hub dataset {self}: {_reason(error)}") from error
+
+    def class_names(self) -> dict[str, list[str]]:
+        """Names of the classes of the columns that have them, in their order; downloads the dataset at first."""
+        return _class_names(self._dataset.features)
+
+    def peek(self) -> tuple[Row, dict[str, list[str]]]:
+        """The first row, and the class names; streamed, so that the dataset is not downloaded.
+
+        Raises:
+            ValueError: says why there is none.
+        """
+        import datasets
+
+        try:
+            rows = datasets.load_dataset(self.id, self.subset, split=self.split, streaming=True)
+            return dict(next(iter(rows))), _class_names(rows.features)
+        except StopIteration:
+            raise ValueError(f"Hub dataset {self}: holds no rows") from None
+        except Exception as error:  # as in _dataset
+            raise ValueError(f"Hub dataset {self}: {_reason(error)}") from error
 
     def rows(self, limit: int | None = None) -> Iterator[Row]:
         """Reads the rows, see :class:`Source`; the first call downloads the dataset."""
@@ -133,6 +152,46 @@ class HubDataset:
         return len(self._dataset)
 
 
+@dataclass(frozen=True)
+class SplitsTogether:
+    """Several splits of one dataset as one source, one after the other.
+
+    Attributes:
+        parts: at least one.
+    """
+
+    parts: tuple[Source, ...]
+
+    def __str__(self) -> str:
+        return " and ".join(str(part) for part in self.parts)
+
+    @property
+    def split(self) -> str:
+        """Names of the splits."""
+        return "+".join(part.split for part in self.parts)
+
+    def rows(self, limit: int | None = None) -> Iterator[Row]:
+        """Reads the rows, see :class:`Source`."""
+        yield from itertools.islice(
+            itertools.chain.from_iterable(part.rows(limit) for part in self.parts), limit
+        )
+
+    def count(self) -> int:
+        """Number of rows, see :class:`Source`."""
+        return sum(part.count() for part in self.parts)
+
+
+def data_root_splits(root: Path, dataset: str, subset: str | None) -> dict[str, LocalFile]:
+    """All splits of a dataset under a data root (see :func:`data_root_file`), by name; empty when it is not there."""
+    found: dict[str, LocalFile] = {}
+    for path in sorted(_data_root_folder(root, dataset, subset).glob("*")):
+        if path.is_file() and _is_readable(path):
+            name = path.name.split(".")[0]
+            if name not in found or path.name == f"{name}.jsonl.gz":
+                found[name] = LocalFile(path, name)
+    return found
+
+
 def data_root_file(root: Path, dataset: str, subset: str | None, split: str) -> LocalFile:
     """The file of a split under a data root, ``ROOT/<dataset>/<subset or default>/<split>.jsonl.gz``.
 
@@ -141,13 +200,27 @@ def data_root_file(root: Path, dataset: str, subset: str | None, split: str) -> 
     Raises:
         ValueError: there is none; names the splits there are.
     """
-    folder = root / dataset / (subset or "default")
-    found = {path.name: path for path in sorted(folder.glob("*")) if path.is_file() and _is_readable(path)}
-    for name, path in sorted(found.items(), key=lambda item: item[0] != f"{split}.jsonl.gz"):
-        if name.split(".")[0] == split:
-            return LocalFile(path, split)
-    there = ", ".join(sorted({name.split(".")[0] for name in found}))
-    raise ValueError(f"{folder}: no split {split!r} there" + (f" (splits: {there})" if there else ""))
+    found = data_root_splits(root, dataset, subset)
+    if split in found:
+        return found[split]
+    there = f" (splits: {', '.join(found)})" if found else ""
+    raise ValueError(f"{_data_root_folder(root, dataset, subset)}: no split {split!r} there{there}")
+
+
+def _data_root_folder(root: Path, dataset: str, subset: str | None) -> Path:
+    return root / dataset / (subset or "default")
+
+
+def _class_names(features: Any) -> dict[str, list[str]]:
+    import datasets
+
+    return {
+        name: list(of.names) for name, of in (features or {}).items() if isinstance(of, datasets.ClassLabel)
+    }
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _stem(path: Path) -> Path:

@@ -16,12 +16,13 @@ or a task is made by hand::
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from metro_t0.prompts.sources import Row, Source
+from metro_t0.prompts.sources import HubDataset, Row, Source
 from metro_t0.prompts.template import (
     DatasetTemplates,
     Rendered,
@@ -32,6 +33,33 @@ from metro_t0.prompts.template import (
 )
 
 Part = Literal["train", "validation", "evaluation"]
+
+_LABEL_OF_CHOICES = re.compile(r"answer_choices\s*\[\s*(\w+)\s*\]")
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a mixture file says about a dataset beside its rows; all of it may be unknown.
+
+    Attributes:
+        kind: family of the task, e.g. ``paraphrase``; empty when not said.
+        train_size: rows of the whole train split.
+        labels: column -> names of its classes in their order, as the source states them.
+        hub: id on the Hub; None when none is known that loads without a script.
+        hub_source: who says so, or why there is none.
+        verified: whether it was loaded and looked at.
+        licence: as its source states it; empty when not known.
+        licence_source: who states it.
+    """
+
+    kind: str = ""
+    train_size: int | None = None
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hub: str | None = None
+    hub_source: str = ""
+    verified: bool = False
+    licence: str = ""
+    licence_source: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +74,14 @@ class Task:
         train: rows to finetune on.
         validation: rows whose loss is watched while finetuning.
         evaluation: rows to score answers on.
-        rename: column of the data -> the name that the templates use for it.
+        rename: column of the data -> the name that the templates use for it. Rows that have it under that name already
+            stay as they are.
+        relabel: column of the data -> for each of its classes, from 0, the class that the templates mean.
+        weight: how often an epoch goes over the task's windows: it takes ``weight`` times as many examples of each
+            template, rounded. With 2 an uncapped template gives each example twice an epoch, a capped one two
+            windows; with 0.5 half a window, and the next epoch the next half.
+        cap: examples of this dataset in an epoch, shared by its templates; None = what the mixture says.
+        facts: what the mixture file says about the dataset.
     """
 
     name: str
@@ -57,6 +92,15 @@ class Task:
     validation: Source | None = None
     evaluation: Source | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
+    relabel: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    weight: float = 1.0
+    cap: int | None = None
+    facts: TaskFacts = field(default_factory=TaskFacts)
+
+    def template_cap(self, mixture_cap: int | None) -> int | None:
+        """Examples of one template in an epoch, before the weight, under a mixture's cap; None = all."""
+        cap = mixture_cap if self.cap is None else self.cap
+        return None if cap is None else cap // len(self.templates)
 
     def source(self, part: Part) -> Source:
         """The source of a part; evaluation falls back on validation. Raises ValueError when there is none."""
@@ -71,10 +115,14 @@ class Task:
         """Reads the rows of a part (the first ``limit``), columns renamed.
 
         Raises:
-            ValueError: the task has no such part, a row is broken, or a column to rename is not there.
+            ValueError: the task has no such part, a row is broken, a column to rename is not there, or what
+            :meth:`check_class_names` raises.
         """
-        for number, row in enumerate(self.source(part).rows(limit), start=1):
-            yield self._renamed(row, number, part) if self.rename else row
+        source = self.source(part)
+        if isinstance(source, HubDataset):
+            self.check_class_names(source, source.class_names())
+        for number, row in enumerate(source.rows(limit), start=1):
+            yield self.renamed(row, number, part) if self.rename or self.relabel else row
 
     def evaluation_rows(self, limit: int | None = None) -> Iterator[Row]:
         """The rows to score answers on: ``evaluation:``, else ``validation:``."""
@@ -91,21 +139,68 @@ class Task:
             seed: of the draws.
 
         Raises:
-            ValueError: names source, row, template and what went wrong.
+            ValueError: names source, row, template with its file and line, and what went wrong.
         """
         try:
             return template.apply(row, seed=f"{seed}/{template.id}/{index}", strict=True)
         except ValueError as error:
-            raise ValueError(f"{self.source(part)}, row {index + 1}: {error}") from error.__cause__
+            where = f" (the template is at {template.origin})" if template.origin else ""
+            raise ValueError(f"{self.source(part)}, row {index + 1}: {error}{where}") from error.__cause__
 
-    def _renamed(self, row: Row, number: int, part: Part) -> Row:
-        missing = [name for name in self.rename if name not in row]
+    def check_class_names(self, source: Source, classes: Mapping[str, Sequence[str]]) -> None:
+        """Compares the class names that a dataset carries with the facts and with the templates' choices.
+
+        Args:
+            source: for messages.
+            classes: column of the data -> names of its classes, in their order.
+
+        Raises:
+            ValueError: names of classes are other ones or in another order than stated, or a template that picks its
+            answer by the label has fewer choices than there are classes; names both.
+        """
+        for column, names in classes.items():
+            column = self.rename.get(column, column)
+            stated = self.facts.labels.get(column)
+            if stated is not None and list(stated) != list(names):
+                raise ValueError(
+                    f"{source}: the classes of column {column!r} are {', '.join(names)}, and the mixture's file says "
+                    f"{', '.join(stated)} for task {self.name!r}: its answers would be those of other classes"
+                )
+            for template in self.templates:
+                choices = template.fixed_answer_choices
+                picks = column in _LABEL_OF_CHOICES.findall(template.jinja)
+                if picks and choices is not None and len(choices) < len(names):
+                    raise ValueError(
+                        f"{source}: column {column!r} has {len(names)} classes ({', '.join(names)}), and "
+                        f"{template.place}{template} has {len(choices)} answer choices ({', '.join(choices)})"
+                    )
+
+    def renamed(self, row: Row, number: int, part: Part) -> Row:
+        """Row ``number`` (from 1) as the templates know it.
+
+        Raises:
+            ValueError: a column to rename is not there, or a class to relabel is none of those that are known.
+        """
+        there = {name.replace("-", "_") for name in row}
+        missing = [name for name, wanted in self.rename.items() if name not in row and wanted not in there]
         if missing:
             raise ValueError(
                 f"{self.source(part)}, row {number}: has no column {missing[0]!r} to rename; "
                 f"its columns: {', '.join(sorted(row))}"
             )
-        return {self.rename.get(name, name): value for name, value in row.items()}
+        known = {name: self._relabelled(name, value, number, part) for name, value in row.items()}
+        return {self.rename.get(name, name): value for name, value in known.items()}
+
+    def _relabelled(self, column: str, value: Any, number: int, part: Part) -> Any:
+        classes = self.relabel.get(column)
+        if classes is None:
+            return value
+        if type(value) is not int or not 0 <= value < len(classes):
+            raise ValueError(
+                f"{self.source(part)}, row {number}: {value!r} in column {column!r} is none of its "
+                f"{len(classes)} classes, from 0"
+            )
+        return classes[value]
 
 
 def open_templates(path: Path) -> TemplateFolder | DatasetTemplates:

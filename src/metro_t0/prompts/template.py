@@ -110,6 +110,11 @@ class Template:
     def __str__(self) -> str:
         return f"template {self.name!r}" + (f" of {self.dataset}" if self.dataset else "")
 
+    @property
+    def place(self) -> str:
+        """File and line as messages begin with it; empty when unknown."""
+        return f"{self.origin}: " if self.origin else ""
+
     def __getstate__(self) -> dict[str, Any]:
         # Compiled templates hold code objects, which do not travel to another process.
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -120,8 +125,8 @@ class Template:
         Args:
             row: column -> value; hyphens in the names become underscores.
             seed: of the random draws that some templates make (``choice`` filter); equal seeds draw alike.
-            strict: whether to use a column that the row does not have, or an answer choice that is not there, is
-                an error; as in promptsource, it otherwise reads as empty.
+            strict: whether to use a column that the row does not have is an error, or to ask for an answer choice
+                that there is not; as in promptsource, they otherwise read as empty, and a label of -1 as the last.
 
         Raises:
             ValueError: the row has a column ``answer_choices``, or the template is broken or fails on it.
@@ -227,9 +232,8 @@ class Template:
             raise self._broken(part, error) from None
 
     def _broken(self, part: str, error: TemplateSyntaxError) -> ValueError:
-        where = f"{self.origin}: " if self.origin else ""
         return ValueError(
-            f"{where}{self}: line {error.lineno} of its {part} is not valid Jinja: {error.message}"
+            f"{self.place}{self}: line {error.lineno} of its {part} is not valid Jinja: {error.message}"
         )
 
     def _render(self, compiled: jinja2.Template, variables: dict[str, Any]) -> str:
