@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metro_t0.cli.mixture_build import build
+from metro_t0.cli.mixture_options import CapOption, DataRootOption, MixtureArgument, TemplatesOption
 
 if TYPE_CHECKING:
     from metro_t0.prompts.mixture import Mixture
@@ -20,35 +20,13 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Mixtures of prompted tasks: what they hold, and what is wrong.", no_args_is_help=True)
 app.command()(build)
 
-MixtureArgument = Annotated[
-    str, typer.Argument(metavar="NAME|FILE", help="t0, t0+, t0++, or a mixture of your own (YAML).")
-]
-TemplatesOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Templates, instead of those of the file, METRO_T0_TEMPLATES or an unpacked promptsource.",
-    ),
-]
-DataRootOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Rows, as DIR/DATASET/SUBSET/SPLIT.jsonl.gz (SUBSET: default where there is none), instead of the Hub.",
-    ),
-]
-CapOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RULE",
-        help="Examples of a dataset in an epoch: metro (500000), t0 (500000 for larger datasets only), N, or none.",
-    ),
-]
+app.command()(build)
 
 
 @app.callback()
 def mixture() -> None:
-    """Mixtures of prompted tasks: show plans an epoch, check renders examples, build makes the data.
+    """Mixtures of prompted tasks: show plans an epoch, check renders an example of each template, build makes a folder
+    to finetune on.
 
     \b
       metro-t0 mixture show t0

@@ -8,32 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
+from metro_t0.cli.mixture_options import CapOption, DataRootOption, MixtureArgument, TemplatesOption
+
 
 def build(
-    mixture: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="t0, t0+, t0++, or a mixture of your own (YAML).")
-    ],
+    mixture: MixtureArgument,
     tokenizer: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the model's tokenizer, or a model with its own.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make; must not hold anything yet.")],
-    templates: Annotated[Path | None, typer.Option(metavar="DIR", help="Take templates from here.")] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Take rows from DIR/<dataset>/<subset or default>/<split>.jsonl.gz."
-        ),
-    ] = None,
-    cap: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RULE",
-            help="Examples of a dataset in an epoch: metro (500000), t0 (500000 for larger datasets only), N, or none.",
-        ),
-    ] = None,
+    templates: TemplatesOption = None,
+    data_root: DataRootOption = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out datasets whose rows are not there.")
+        bool, typer.Option("--allow-missing", help="Leave out tasks whose rows are not there.")
     ] = False,
+    cap: CapOption = None,
     max_input_length: Annotated[
         int, typer.Option(metavar="N", help="The most tokens of an input, <s> and </s> included.")
     ] = 512,
@@ -67,8 +56,8 @@ def build(
 
     \b
       metro-t0 mixture build mixture.yaml --tokenizer runs/pretrain/model --out prompted
-    What a folder has of T0's mixture:
-      metro-t0 mixture build t0 --data-root data --allow-missing --tokenizer DIR --out prompted
+    What of T0's mixture a folder holds:
+      metro-t0 mixture build t0 --data-root data --allow-missing --tokenizer DIR --out t0-mixture
     As METRO-T0 did, for a run of two epochs:
       metro-t0 mixture build t0 --tokenizer DIR --out prompted --drop-long --epochs 2
 

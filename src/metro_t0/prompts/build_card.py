@@ -126,7 +126,7 @@ def _cell(value: object) -> str:
 def _head(card: Mapping[str, Any]) -> list[str]:
     cap = "none" if card["cap"] is None else f"{card['cap']:,} rows of a dataset, shared by its templates"
     if card["cap_rule"] == "t0":
-        cap = "T0's, of large datasets only"
+        cap = "T0's: datasets above 500,000 rows share 500,000 among their templates, others have none"
     long = "dropped" if card["drop_long"] else "cut"
     lines = [
         f"# Mixture {card['name']}",

@@ -64,6 +64,7 @@ class BuildSettings:
             rendered, drawn by the seed; None = all rows.
         cap_rule: the cap as it was given, such as ``t0``, whose caps are those of the tasks.
         missing: tasks of the mixture that are left out since their rows are not there.
+        cap_rule: ``cap`` as it was asked for, see ``mixture.py``.
     """
 
     name: str
@@ -77,6 +78,7 @@ class BuildSettings:
     epochs: int | None = None
     cap_rule: str = ""
     missing: tuple[str, ...] = ()
+    cap_rule: str = ""
 
     def check(self) -> None:
         """Raises ValueError for lengths or a number of epochs that no build can have."""
@@ -333,8 +335,8 @@ def fingerprint(plan: TaskPlan, settings: BuildSettings, vocabulary: str, unit_e
     made_from = [
         _LAYOUT,
         [unit_examples, _UNIT_CHARACTERS, plan.number, plan.first_template, plan.rendered_rows],
-        [task.name, sorted(task.rename.items()), templates_checksum(task), vocabulary],
-        sorted(task.relabel.items()),
+        [task.name, sorted(task.rename.items()), sorted(task.relabel.items())],
+        [templates_checksum(task), vocabulary],
         {part: asdict(of_part) for part, of_part in plan.facts.items()},
         {name: value for name, value in asdict(settings).items() if name in kept},
     ]

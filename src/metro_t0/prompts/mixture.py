@@ -169,8 +169,8 @@ class Mixture:
             seed=seed,
             drop_long=drop_long,
             epochs=epochs,
-            cap_rule=self.cap_rule,
             missing=self.missing,
+            cap_rule=self.cap_rule,
         )
         build(
             self.tasks,

@@ -125,8 +125,8 @@ class Template:
         Args:
             row: column -> value; hyphens in the names become underscores.
             seed: of the random draws that some templates make (``choice`` filter); equal seeds draw alike.
-            strict: whether to use a column that the row does not have, or an answer choice that is not there, is
-                an error; as in promptsource, it otherwise reads as empty.
+            strict: whether to use a column that the row does not have is an error, or to ask for an answer choice
+                that there is not; as in promptsource, they otherwise read as empty, and a label of -1 as the last.
 
         Raises:
             ValueError: the row has a column ``answer_choices``, or the template is broken or fails on it.
