@@ -54,7 +54,7 @@ def test_a_mixture_is_built_and_said(folder: Path) -> None:
         (["--tokenizer", "nowhere"], "the tokenizer folder nowhere does not exist"),
         (
             ["--cap", "many"],
-            "must be a whole number above 0, metro, t0, or null (none) for no cap, not 'many'",
+            "'cap:' must be a whole number above 0, metro, t0, or null (none) for no cap, not 'many'",
         ),
     ],
 )

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from metro_t0.prompts.mixture_plan import MixturePlan
 
 app = typer.Typer(help="Mixtures of prompted tasks: what they hold, and what is wrong.", no_args_is_help=True)
-app.command()(build)
 
 app.command()(build)
 
@@ -31,7 +30,6 @@ def mixture() -> None:
     \b
       metro-t0 mixture show t0
       metro-t0 mixture check mixture.yaml
-      metro-t0 mixture build mixture.yaml --tokenizer runs/pretrain/model --out prompted
     """
 
 

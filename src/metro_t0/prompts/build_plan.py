@@ -62,7 +62,6 @@ class BuildSettings:
         drop_long: whether an example longer than a maximum is dropped, as METRO-T0 does, instead of cut.
         epochs: of a template with more rows than the windows of so many epochs take, only as many rows are
             rendered, drawn by the seed; None = all rows.
-        cap_rule: the cap as it was given, such as ``t0``, whose caps are those of the tasks.
         missing: tasks of the mixture that are left out since their rows are not there.
         cap_rule: ``cap`` as it was asked for, see ``mixture.py``.
     """
@@ -76,7 +75,6 @@ class BuildSettings:
     seed: int
     drop_long: bool = False
     epochs: int | None = None
-    cap_rule: str = ""
     missing: tuple[str, ...] = ()
     cap_rule: str = ""
 
