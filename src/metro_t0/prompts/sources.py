@@ -213,8 +213,7 @@ def _data_root_folder(root: Path, dataset: str, subset: str | None) -> Path:
 
 def hub_fault() -> str:
     """Why the Hub cannot be reached; empty when it can. One try, where loading a dataset makes dozens, with pauses."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=10)
