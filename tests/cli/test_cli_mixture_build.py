@@ -52,7 +52,10 @@ def test_a_mixture_is_built_and_said(folder: Path) -> None:
     ("changes", "message"),
     [
         (["--tokenizer", "nowhere"], "the tokenizer folder nowhere does not exist"),
-        (["--cap", "many"], "--cap must be a whole number above 0, or none, not 'many'"),
+        (
+            ["--cap", "many"],
+            "'cap:' must be a whole number above 0, metro, t0, or null (none) for no cap, not 'many'",
+        ),
     ],
 )
 def test_mistakes_are_one_line(folder: Path, changes: list[str], message: str) -> None:
