@@ -66,7 +66,7 @@ def test_all_problems_are_found_with_their_lines(boats: Path) -> None:
         assert found[name].startswith(f"{boats / 't.yaml'}:{line}: boats: "), found[name]
     assert "its columns: label, text" in found["column"]
     assert "gives no example of any of the 2 rows" in found["targetless"]
-    assert "answer choice 1, and there are 1" in found["few choices"]
+    assert "answer choice 1 of 1" in found["few choices"]
     assert "train.parquet, row 1" in found["few choices"]
 
 
