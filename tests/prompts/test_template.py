@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -277,3 +278,13 @@ def test_a_template_travels_to_another_process() -> None:
     template = Template("t", "t", "{{ a }} ||| b", "x ||| {{ a }}")
     before = template.apply({"a": "1"})
     assert pickle.loads(pickle.dumps(template)).apply({"a": "1"}) == before
+
+
+@pytest.mark.parametrize("label", [2, -1, None, "yes", 0.0])
+def test_a_label_without_an_answer_choice_is_an_error_where_it_is_looked_for(label: Any) -> None:
+    template = Template("id", "t", "{{ text }} ||| {{ answer_choices[label] }}", "no ||| yes")
+    row = {"text": "boat", "label": label}
+    with pytest.raises(ValueError, match=r"template 't' cannot be rendered: it asks for answer choice"):
+        template.apply(row, strict=True)
+    # As promptsource does it: the last choice for -1, nothing for the others.
+    assert template.apply(row).target == ("yes" if label == -1 else "")

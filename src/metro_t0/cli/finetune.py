@@ -21,7 +21,10 @@ def finetune(
     ],
     mixture: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="Mixture of prompted tasks (YAML), or a folder built from one."),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="t0, t0+, t0++, a mixture of your own (YAML), or a folder built from one.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run directory to make, or to go on with.")],
     overrides: Annotated[
@@ -51,6 +54,9 @@ def finetune(
     ] = False,
 ) -> None:
     """Finetune a pretrained model on prompts; its auxiliary model and detection head are left behind.
+
+    A published mixture (t0, t0+, t0++) is rendered from the Hub, with promptsource's templates; metro-t0 mixture build
+    takes rows from a folder.
 
     \b
     A tiny model on a mixture of your own:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from metro_t0.prompts.mixture import Mixture
 from metro_t0.prompts.rendering import drop_reason
-from metro_t0.prompts.sources import HubDataset, Row
+from metro_t0.prompts.sources import HubDataset, Row, hub_fault
 from metro_t0.prompts.tasks import Task
 from metro_t0.prompts.template import Rendered, Template
 
@@ -138,6 +139,7 @@ def check_online(mixture: Mixture) -> Iterator[OnlineRow]:
     Args:
         mixture: loaded without a data root, missing tasks allowed.
     """
+    fault: str | None = None
     for task in (*mixture.tasks, *mixture.absent):
         needed = tuple(sorted(frozenset[str]().union(*(template.columns for template in task.templates))))
         source = task.train
@@ -146,6 +148,11 @@ def check_online(mixture: Mixture) -> Iterator[OnlineRow]:
                 f"no place on the Hub: {task.facts.hub_source}" if source is None else "not from the Hub"
             )
             yield OnlineRow(task, None, (), needed, problem)
+            continue
+        if fault is None and not Path(source.id).exists():
+            fault = hub_fault()
+        if fault and not Path(source.id).exists():
+            yield OnlineRow(task, str(source), (), needed, fault)
             continue
         try:
             row, classes = source.peek()

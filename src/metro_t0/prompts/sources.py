@@ -211,6 +211,17 @@ def _data_root_folder(root: Path, dataset: str, subset: str | None) -> Path:
     return root / dataset / (subset or "default")
 
 
+def hub_fault() -> str:
+    """Why the Hub cannot be reached; empty when it can. One try, where loading a dataset makes dozens, with pauses."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:  # the client's, the proxy's and the network's own
+        return f"the Hub ({constants.ENDPOINT}) cannot be reached: {_reason(error)}"
+    return ""
+
+
 def _class_names(features: Any) -> dict[str, list[str]]:
     import datasets
 
