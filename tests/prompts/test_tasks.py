@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from metro_t0.prompts.sources import LocalFile
-from metro_t0.prompts.tasks import Task, choose_templates, open_templates
+from metro_t0.prompts.tasks import Task, TaskFacts, choose_templates, open_templates
 
 ROWS = [{"sentence": f"boat {row}", "label": row % 2} for row in range(4)]
 
@@ -83,3 +84,43 @@ def test_choice_of_templates(tmp_path: Path, write_templates: Callable[..., Path
     )
     with pytest.raises(ValueError, match="marks no template"):
         choose_templates(open_templates(tmp_path / "other.yaml"), "boats", "original-task")
+
+
+def test_caps_are_shared_by_the_templates(task: Task) -> None:
+    assert (task.template_cap(None), task.template_cap(9)) == (None, 4)
+    assert replace(task, cap=7).template_cap(100) == 3
+
+
+def test_classes_are_relabelled(task: Task) -> None:
+    turned = replace(task, relabel={"label": (1, 0)})
+    assert [row["label"] for row in turned.rows("validation")] == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match=r"rows\.jsonl, row 2: 1 in column 'label' is none of its 1 classes"):
+        list(replace(task, relabel={"label": (0,)}).rows("validation"))
+
+
+@pytest.mark.parametrize(
+    ("stated", "names", "message"),
+    [
+        ({}, ["bad", "good"], None),
+        ({"label": ("bad", "good")}, ["bad", "good"], None),
+        (
+            {"label": ("bad", "good")},
+            ["good", "bad"],
+            r"are good, bad, and the mixture's file says bad, good",
+        ),
+        (
+            {},
+            ["bad", "fair", "good"],
+            r"has 3 classes \(bad, fair, good\), and .*t\.yaml:\d+: .*2 answer choices \(no, yes\)",
+        ),
+    ],
+)
+def test_class_names_are_held_against_facts_and_choices(
+    task: Task, stated: dict[str, tuple[str, ...]], names: list[str], message: str | None
+) -> None:
+    task = replace(task, facts=TaskFacts(labels=stated))
+    if message is None:
+        task.check_class_names(task.source("validation"), {"label": names})
+        return
+    with pytest.raises(ValueError, match=message):
+        task.check_class_names(task.source("validation"), {"label": names})
