@@ -13,9 +13,10 @@ from metro_t0.config import load_pretrain_config
 from metro_t0.data.prepare import PreparedCorpus, prepare
 from metro_t0.data.rows import TokenRows
 from metro_t0.objectives.build import build_objective
+from metro_t0.tokenization.inspection import open_tokenizer
 from metro_t0.training.distributed import Parallel
 from metro_t0.training.optimizer import build_optimizer, learning_rate_at
-from metro_t0.training.starting_point import load_tokenizer, new_pretraining_model
+from metro_t0.training.starting_point import new_pretraining_model
 from metro_t0.training.training_data import TrainingData
 from metro_t0.training.update import Precision, Updater
 from metro_t0.training.validation import Validation
@@ -42,7 +43,7 @@ def trained(preset: str, corpus: PreparedCorpus, precision: Precision) -> Mappin
     settings, optimizer_settings = config.training, config.optimizer
     assert optimizer_settings.warmup_fraction is not None
     data = TrainingData(TokenRows(corpus.train, ("input_ids",)), TokenRows(corpus.validation, ("input_ids",)))
-    model = new_pretraining_model(config, load_tokenizer(corpus.tokenizer)).train()
+    model = new_pretraining_model(config, open_tokenizer(corpus.tokenizer)).train()
     objective = build_objective(config.objective, model.config, settings.seed, length_multiple=1)
     optimizer = build_optimizer(model.parameters(), optimizer_settings)
     parallel = Parallel(model, objective)

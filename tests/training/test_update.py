@@ -13,9 +13,10 @@ from metro_t0.data.prepare import PreparedCorpus
 from metro_t0.data.rows import TokenRows
 from metro_t0.objectives.base import Objective
 from metro_t0.objectives.build import build_objective
+from metro_t0.tokenization.inspection import open_tokenizer
 from metro_t0.training.distributed import Parallel
 from metro_t0.training.optimizer import build_optimizer
-from metro_t0.training.starting_point import load_tokenizer, new_pretraining_model
+from metro_t0.training.starting_point import new_pretraining_model
 from metro_t0.training.training_data import TrainingData
 from metro_t0.training.update import StepTally, Updater, draw_seed
 
@@ -35,7 +36,7 @@ def one_update(
         "training.batch_tokens=2000", f"training.micro_batch_tokens={micro_batch_tokens}", preset=preset
     )
     prepared = PreparedCorpus.load(corpus)
-    tokenizer = load_tokenizer(prepared.tokenizer)
+    tokenizer = open_tokenizer(prepared.tokenizer)
     rows = TokenRows(prepared.train, ("input_ids",))
     data = TrainingData(rows, rows)
     model = new_pretraining_model(config, tokenizer)

@@ -1,41 +1,66 @@
-"""Cleaning of single documents: Unicode repair, a language filter, datatrove's quality filters. All off by default.
+"""Cleaning of a corpus, one document at a time: Unicode repair, a language filter, quality filters.
 
-cleaner = Cleaning(repair_unicode=True, quality=("gopher-quality",)).open()
-cleaned = cleaner(text)     # cleaned.text is None where cleaned.dropped gives a reason
+    cleaning = Cleaning(repair_unicode=True, languages=("en",), language_model=Path("lid.176.ftz"))
+    cleaning.check()  # a ValueError says what is missing, before anything is read
+    cleaner = cleaning.open()
+    cleaned = cleaner(text)
+    cleaned.text, cleaned.dropped  # the text to keep, or None and the reason
 
-Settings may be pickled; each process opens its own cleaner.
+Everything is off by default. ``Cleaning`` is small and picklable: send it to the processes that read, and open it
+there. The steps run in this order: repair (ftfy), language (fastText, the model a file of the user's), then the
+quality filters by name, in the order given. The filters are datatrove's with its published thresholds, which were
+chosen for English; words are split as ``metro_t0.data.plain_words`` says, so that no model has to be fetched.
 """
 
 from __future__ import annotations
 
-import importlib.util
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-QUALITY_FILTERS = ("gopher-quality", "gopher-repetition", "c4", "fineweb")
+from metro_t0.data.plain_words import plain_words
+
+CORPORA_EXTRA = "pip install 'metro-t0[corpora]'"
+
+QUALITY_FILTERS = {
+    "gopher-quality": "GopherQualityFilter",
+    "gopher-repetition": "GopherRepetitionFilter",
+    "c4": "C4QualityFilter",
+    "fineweb": "FineWebQualityFilter",
+}
+_LABEL = "__label__"
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What became of a document: its text, or None and why, and whether Unicode repair changed it."""
+    """What became of a document.
+
+    Attributes:
+        text: the text to keep, None when it is dropped.
+        dropped: why it is dropped, such as ``language: de`` or ``gopher-quality: gopher_short_doc``; else None.
+        repaired: its characters were changed by the Unicode repair.
+        trimmed: a quality filter kept it, but took lines or citations out of it (``c4`` does).
+    """
 
     text: str | None
-    dropped: str | None
-    repaired: bool
+    dropped: str | None = None
+    repaired: bool = False
+    trimmed: bool = False
 
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What to do with each document, in this order.
+    """Which cleaning is wanted.
 
     Attributes:
-        repair_unicode: mend text that was decoded wrongly, by ftfy.
-        languages: codes as the model names them (``en``) of the languages to keep; empty keeps all.
-        language_model: file of a fastText model with labels ``__label__en``.
-        language_threshold: least probability of the language, 0 to 1.
-        quality: names out of ``QUALITY_FILTERS``, applied in turn with datatrove's published settings.
+        repair_unicode: undo wrong decoding (``Ã©`` for ``é``) and decode HTML entities with ftfy.
+        languages: labels of the language model to keep, such as ``en``; empty keeps every language.
+        language_model: a fastText language identification model, ``.bin`` or ``.ftz``; never downloaded.
+        language_threshold: least probability of the most likely language, 0 to 1.
+        quality: names out of :data:`QUALITY_FILTERS`.
     """
 
     repair_unicode: bool = False
@@ -44,97 +69,173 @@ class Cleaning:
     language_threshold: float = 0.65
     quality: tuple[str, ...] = ()
 
+    def __bool__(self) -> bool:
+        return bool(self.repair_unicode or self.languages or self.quality)
+
     def check(self) -> None:
-        """Raise ValueError where a setting is wrong, a package is missing or the model file is."""
+        """Raise a ValueError of one line if a setting is wrong, or a library or the model is missing."""
         for name in self.quality:
             if name not in QUALITY_FILTERS:
-                raise ValueError(f"no quality filter {name!r}; there are {', '.join(QUALITY_FILTERS)}")
+                raise ValueError(f"quality filter {name!r} is not one of {', '.join(QUALITY_FILTERS)}")
+        if len(set(self.quality)) < len(self.quality):
+            raise ValueError(f"a quality filter is named twice: {', '.join(self.quality)}")
         if not 0 <= self.language_threshold <= 1:
-            raise ValueError(f"the language threshold is a probability, not {self.language_threshold}")
-        if self.languages and self.language_model is None:
+            raise ValueError(f"language_threshold must be from 0 to 1, not {self.language_threshold}")
+        if self.language_model is not None and not self.languages:
+            raise ValueError("a language model without languages to keep: name them, such as en")
+        if self.languages:
+            self._check_language_model()
+        if self.repair_unicode:
+            require_libraries("Unicode repair", "ftfy")
+        if self.quality:
+            require_libraries("quality filters", "datatrove", "regex", "xxhash")
+
+    def _check_language_model(self) -> None:
+        if self.language_model is None:
             raise ValueError(
-                "the language filter needs a fastText model's file, such as lid.176.bin of "
+                "the language filter needs a fastText model file: fetch lid.176.ftz from "
+                "https://fasttext.cc/docs/en/language-identification.html and give its path"
+            )
+        if not self.language_model.is_file():
+            raise ValueError(
+                f"{self.language_model}: no such language model; lid.176.ftz is at "
                 "https://fasttext.cc/docs/en/language-identification.html"
             )
-        if self.languages and self.language_model is not None and not self.language_model.is_file():
+        require_libraries("the language filter", "fasttext")
+        known = {label.removeprefix(_LABEL) for label in _load_language_model(self.language_model).labels}
+        if unknown := [language for language in self.languages if language not in known]:
+            some = ", ".join(sorted(known)[:8])
             raise ValueError(
-                f"{self.language_model}: no such language model; fetch lid.176.bin from "
-                "https://fasttext.cc/docs/en/language-identification.html"
+                f"{self.language_model} does not know the language {unknown[0]!r}; it knows {len(known)}: {some}"
+                + (", ..." if len(known) > 8 else "")
             )
-        needed = {"ftfy": self.repair_unicode, "fasttext": self.languages, "datatrove": self.quality}
-        for package, wanted in needed.items():
-            if wanted and importlib.util.find_spec(package) is None:
-                raise ValueError(f"this cleaning needs {package}: pip install 'metro-t0[corpora]'")
 
     def open(self) -> Cleaner:
-        """Check the settings and load what they need.
-
-        Raises:
-            ValueError: as ``check``, or the language model cannot be read.
-        """
+        """Load what the settings need; raises ValueError as :meth:`check` does."""
         self.check()
         return Cleaner(self)
 
 
 class Cleaner:
-    """Cleans one document a call; made by ``Cleaning.open``."""
+    """Cleans texts one at a time; made by :meth:`Cleaning.open`, one in each process."""
 
-    def __init__(self, settings: Cleaning) -> None:
-        self._settings = settings
-        self._filters = [(name, _quality_filter(name)) for name in settings.quality]
-        self._model: Any = None
-        if settings.languages:
-            import fasttext
-
-            try:
-                self._model = fasttext.load_model(str(settings.language_model))
-            except (ValueError, RuntimeError) as error:
-                raise ValueError(f"{settings.language_model}: no fastText model ({error})") from error
+    def __init__(self, cleaning: Cleaning) -> None:
+        self._repair = _repairer() if cleaning.repair_unicode else None
+        self._language_model = (
+            _load_language_model(cleaning.language_model)
+            if cleaning.languages and cleaning.language_model is not None
+            else None
+        )
+        self._languages = frozenset(cleaning.languages)
+        self._threshold = cleaning.language_threshold
+        self._filters = [(name, _quality_filter(name)) for name in cleaning.quality]
 
     def __call__(self, text: str) -> Cleaned:
-        repaired = False
-        if self._settings.repair_unicode:
-            import ftfy
+        """Repair a text and say whether it is kept."""
+        original = text
+        if self._repair is not None:
+            text = self._repair(text)
+        repaired = text != original
+        if not text.strip():
+            return Cleaned(None, "empty", repaired)
+        if self._language_model is not None and (reason := self._wrong_language(text)):
+            return Cleaned(None, reason, repaired)
+        trimmed = False
+        for name, apply in self._filters:
+            kept, reason = apply(text)
+            if kept is None:
+                return Cleaned(None, f"{name}: {reason}", repaired, trimmed)
+            trimmed, text = trimmed or kept != text, kept
+        return Cleaned(text, None, repaired, trimmed)
 
-            mended = ftfy.fix_text(text)
-            repaired, text = mended != text, mended
-        reason = self._other_language(text)
-        for name, keep in self._filters:
-            if reason is None and text:
-                text, why = keep(text)
-                reason = why and f"{name}: {why}"
-        return Cleaned(None if reason else text, reason, repaired)
-
-    def _other_language(self, text: str) -> str | None:
-        if self._model is None:
-            return None
-        labels, probabilities = self._model.predict(text.replace("\n", " "))
+    def _wrong_language(self, text: str) -> str | None:
+        # fastText takes one line, and reads what UTF-8 can hold
+        line = " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
+        labels, probabilities = self._language_model.predict(line)  # type: ignore[union-attr]
         if not labels:
-            return "language: none found"
-        language = labels[0].removeprefix("__label__")
-        if language not in self._settings.languages:
+            return "language: unknown"
+        language = labels[0].removeprefix(_LABEL)
+        if language not in self._languages:
             return f"language: {language}"
-        return None if probabilities[0] >= self._settings.language_threshold else "language: uncertain"
+        return None if probabilities[0] >= self._threshold else f"language: {language}, but not sure"
 
 
-def _quality_filter(name: str) -> Callable[[str], tuple[str, str | None]]:
+@dataclass
+class CleaningCounts:
+    """Counts for the corpus card, in documents; those of several processes are added with ``+``."""
+
+    seen: int = 0
+    kept: int = 0
+    repaired: int = 0
+    trimmed: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, cleaned: Cleaned) -> None:
+        """Count one document."""
+        self.seen += 1
+        self.kept += cleaned.text is not None
+        self.repaired += cleaned.repaired
+        self.trimmed += cleaned.trimmed and cleaned.text is not None
+        if cleaned.dropped is not None:
+            self.dropped[cleaned.dropped] += 1
+
+    def __add__(self, other: CleaningCounts) -> CleaningCounts:
+        return CleaningCounts(
+            self.seen + other.seen,
+            self.kept + other.kept,
+            self.repaired + other.repaired,
+            self.trimmed + other.trimmed,
+            self.dropped + other.dropped,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the card: counts in documents, the reasons most frequent first."""
+        reasons = dict(sorted(self.dropped.items(), key=lambda item: (-item[1], item[0])))
+        return {
+            "seen": self.seen,
+            "kept": self.kept,
+            "repaired": self.repaired,
+            "trimmed": self.trimmed,
+            "dropped": reasons,
+        }
+
+
+def require_libraries(purpose: str, *modules: str) -> None:
+    """Raise a ValueError that names the pip command unless all modules are installed."""
+    if missing := [name for name in modules if find_spec(name) is None]:
+        raise ValueError(f"{purpose} needs {', '.join(missing)}: {CORPORA_EXTRA}")
+
+
+def _repairer() -> Callable[[str], str]:
+    import ftfy
+
+    # Only what is broken: quotes, ligatures and widths are the text's own, and the normaliser's business.
+    config = ftfy.TextFixerConfig(
+        uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False, explain=False
+    )
+    return lambda text: str(ftfy.fix_text(text, config))
+
+
+def _load_language_model(path: Path) -> Any:
+    from fasttext import load_model
+
+    try:
+        return load_model(str(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a fastText model ({str(error).strip()})") from error
+
+
+def _quality_filter(name: str) -> Callable[[str], tuple[str | None, str]]:
+    """A function of a text to (the text to keep or None, why it is dropped)."""
     from datatrove.data import Document
     from datatrove.pipeline import filters
 
-    from metro_t0.data.datatrove_words import PlainWords
+    keeps = getattr(filters, QUALITY_FILTERS[name])(language=plain_words()).filter
 
-    kinds = {
-        "gopher-quality": filters.GopherQualityFilter,
-        "gopher-repetition": filters.GopherRepetitionFilter,
-        "c4": filters.C4QualityFilter,
-        "fineweb": filters.FineWebQualityFilter,
-    }
-    chosen = kinds[name](language=PlainWords())
-
-    def keep(text: str) -> tuple[str, str | None]:
+    def apply(text: str) -> tuple[str | None, str]:
         document = Document(text=text, id="")
-        result = chosen.filter(document)
-        kept, reason = result if isinstance(result, tuple) else (result, "dropped")
-        return document.text, None if kept else str(reason).replace("_", " ")
+        verdict = keeps(document)
+        kept, reason = verdict if isinstance(verdict, tuple) else (verdict, "")
+        return (str(document.text) if kept else None), str(reason)
 
-    return keep
+    return apply

@@ -47,7 +47,7 @@ def corpus_card(
     summed = {name: sum(getattr(part, name) for part in counts.values()) for name in _SUMMED}
     entries = [_source_entry(source) for source in sources]
     dropped: Counter[str] = Counter()
-    continued = repaired = 0
+    changed: Counter[str] = Counter()
     for number, unit, wanted, near in zip(
         source_of_unit, corpus.units, corpus.wanted, corpus.near_duplicates, strict=True
     ):
@@ -57,8 +57,8 @@ def corpus_card(
         entry["characters"] += int(unit.characters[wanted].sum())
         entry["duplicate_documents"] += repeated
         entry["weight"] = settings["weights"].get(entry["source"], 1.0)
-        continued += unit.counts.continued
-        repaired += unit.counts.repaired
+        for name in ("continued", "repaired", "trimmed"):
+            changed[name] += getattr(unit.counts, name)
         dropped.update({"duplicate_documents": repeated, "near_duplicate_documents": near})
         dropped.update(unit.counts.dropped)
     for name in ("blank_lines", "dropped_blocks"):
@@ -69,8 +69,7 @@ def corpus_card(
         "characters_a_token": summed["characters"] / max(summed["tokens"], 1),
         "unknown_token_rate": summed["unknown_tokens"] / max(summed["tokens"], 1),
         "cut_lines": sum(part.cut_lines for part in counts.values()),
-        "continued_documents": continued,
-        "repaired_documents": repaired,
+        **{f"{name}_documents": number for name, number in changed.items()},
         "dropped": dict(dropped),
         **{part: _part_entry(counts[part], checksums[part], settings["max_length"]) for part in PARTS},
         "document_characters": document_histogram(corpus.characters),
@@ -183,6 +182,7 @@ def card_page(card: Mapping[str, Any]) -> str:
                 ["lines cut to blocks", f"{card['cut_lines']:,}"],
                 ["parts of documents too large to hold", f"{card['continued_documents']:,}"],
                 ["documents with repaired Unicode", f"{card['repaired_documents']:,}"],
+                ["documents that a filter took lines out of", f"{card['trimmed_documents']:,}"],
             ],
         ),
         "",

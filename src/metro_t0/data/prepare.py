@@ -18,7 +18,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ from metro_t0.data.corpora import SplitDocuments, empty_corpus, resolve_sources
 from metro_t0.data.corpus_card import FORMAT_VERSION, corpus_card, write_card
 from metro_t0.data.decontamination import EvaluationNgrams
 from metro_t0.data.encoding import loaded_tokenizer, token_dtype
-from metro_t0.data.near_duplicates import check_installed, near_duplicates
+from metro_t0.data.near_duplicates import NearDuplicates, Similarity
 from metro_t0.data.parallel import available_processes, map_in_order
 from metro_t0.data.shards import (
     PARTS,
@@ -144,7 +143,8 @@ class _Settings:
 
     def check(self) -> None:
         self.cleaning.check()
-        check_installed(wanted=self.near_duplicates)
+        if self.near_duplicates:
+            Similarity().check()
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"the validation fraction must lie between 0 and 1, not {self.validation_fraction}"
@@ -365,9 +365,11 @@ class _Preparation:
         name = f"near-duplicates-{_key(read, self.settings.keep_duplicates)}"
         if not self.work.has(name):
             with self.work.piece(name) as folder:
-                found = near_duplicates(iter(corpus), folder / "scratch")
-                shutil.rmtree(folder / "scratch", ignore_errors=True)
-                np.save(folder / "drop.npy", found)
+                search = NearDuplicates(folder / "scratch")
+                sign = functools.partial(_sign, search=search, corpus=corpus)
+                units = range(len(corpus.units))
+                counts = [count for _, count in map_in_order(sign, units, min(self.processes, len(units)))]
+                np.save(folder / "drop.npy", np.concatenate(search.find(counts, workers=self.processes)))
         self.progress.update(task, total=1, completed=1)
         return np.load(self.work / name / "drop.npy")
 
@@ -433,6 +435,11 @@ def _stage(work: tuple[Unit, Path], selection: Selection) -> int:
     with whole_piece(folder) as aside:
         stage_unit(unit, aside, selection)
     return int(StagedUnit.open(folder).characters.sum())
+
+
+def _sign(unit: int, search: NearDuplicates, corpus: StagedCorpus) -> int:
+    """Sign the documents of a unit that are used; gives how many they are."""
+    return search.sign(unit, corpus.texts_of(unit))
 
 
 @contextmanager

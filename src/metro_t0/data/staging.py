@@ -38,11 +38,12 @@ _CHARACTERS_A_BLOCK = 2_000
 @dataclass
 class UnitCounts:
     """What reading a unit gave: documents that came, those that went on from the one before, those whose Unicode was
-    repaired, those left out by reason."""
+    repaired, those that a filter took lines out of, those left out by reason."""
 
     read: int = 0
     continued: int = 0
     repaired: int = 0
+    trimmed: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
 
@@ -87,11 +88,12 @@ def stage_unit(unit: Unit, folder: Path, selection: Selection | None = None) -> 
             counts.read += 1
             counts.continued += document.continued
             cleaned = select(document.text)
-            counts.repaired += cleaned.repaired
             text = (cleaned.text or "").strip()
             if not text:
-                counts.dropped[cleaned.dropped or "empty after cleaning"] += 1
+                counts.dropped[cleaned.dropped or "empty"] += 1
                 continue
+            counts.repaired += cleaned.repaired
+            counts.trimmed += cleaned.trimmed
             digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
             hashes.append(int.from_bytes(digest, "little"))
             lengths.append(len(text))
@@ -240,13 +242,23 @@ class StagedCorpus:
     def batches(self) -> Iterator[Batch]:
         """All Arrow batches, in order."""
         number = 0
-        for unit, wanted in zip(self.units, self.wanted, strict=True):
-            start = 0
-            for index, size in enumerate(unit.batch_sizes()):
-                chosen = wanted[start : start + size]
-                yield Batch(unit.texts, index, chosen, number)
-                start += size
-                number += int(chosen.sum())
+        for unit in range(len(self.units)):
+            for batch in self._batches_of(unit, number):
+                yield batch
+                number = batch.first + int(batch.wanted.sum())
+
+    def _batches_of(self, unit: int, number: int) -> Iterator[Batch]:
+        start = 0
+        for index, size in enumerate(self.units[unit].batch_sizes()):
+            chosen = self.wanted[unit][start : start + size]
+            yield Batch(self.units[unit].texts, index, chosen, number)
+            start += size
+            number += int(chosen.sum())
+
+    def texts_of(self, unit: int) -> Iterator[str]:
+        """The documents of one unit that are used."""
+        for batch in self._batches_of(unit, 0):
+            yield from batch.read()
 
     def __iter__(self) -> Iterator[str]:
         for batch in self.batches():

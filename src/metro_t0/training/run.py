@@ -31,6 +31,7 @@ from metro_t0.objectives.build import build_objective
 from metro_t0.objectives.padding import LENGTH_MULTIPLE
 from metro_t0.prompts.mixture import load_mixture
 from metro_t0.prompts.prompted_data import PromptedData
+from metro_t0.tokenization.inspection import open_tokenizer
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 from metro_t0.training.activation_checkpointing import checkpoint_activations
 from metro_t0.training.allocator import keep_freed_memory
@@ -44,7 +45,6 @@ from metro_t0.training.plan.flops import flops_per_token
 from metro_t0.training.run_directory import RunDirectory, check_unchanged
 from metro_t0.training.schedule import Costs, TimeBudget
 from metro_t0.training.starting_point import (
-    load_tokenizer,
     new_pretraining_model,
     pretrained_model,
     take_weights,
@@ -93,7 +93,7 @@ def pretrain(
         with world.together():
             config = _settled_config(run, config, resume)
             corpus = PreparedCorpus.load(Path(data))
-            tokenizer = load_tokenizer(corpus.tokenizer)
+            tokenizer = open_tokenizer(corpus.tokenizer)
             train, held_out = (TokenRows(part, ("input_ids",)) for part in (corpus.train, corpus.validation))
             rows = TrainingData(train, held_out, world=world)
             _check_lengths(rows, config.model.num_positions, "prepare the corpus with a smaller --max-length")

@@ -16,6 +16,7 @@ from metro_t0.config import MetroSettings, PretrainConfig
 from metro_t0.modeling.configuration import MetroT0Config
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
+from metro_t0.tokenization.inspection import open_tokenizer
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 from metro_t0.training.checkpoint import without_transformers_bars
 
@@ -31,19 +32,6 @@ _MAIN_SHAPE = (
     "num_positions",
 )
 _PRETRAINING_SHAPE = ("num_auxiliary_layers", "auxiliary_sharing", "rtd_head")
-
-
-def load_tokenizer(folder: str | Path) -> MetroT0Tokenizer:
-    """The tokenizer of a folder.
-
-    Raises:
-        ValueError: there is none, or it cannot be read.
-    """
-    try:
-        return MetroT0Tokenizer.from_pretrained(str(folder))
-    except (OSError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{folder} holds no tokenizer that can be read: {reason}") from error
 
 
 def model_config(config: PretrainConfig, tokenizer: MetroT0Tokenizer) -> MetroT0Config:
@@ -91,7 +79,7 @@ def take_weights(model: MetroT0ForConditionalGeneration, source: Path, tokenizer
         ValueError: the source's vocabulary is another, it has another shape, or it lacks a part of the model.
     """
     folder = model_folder(source)
-    check_same_vocabulary(load_tokenizer(folder), tokenizer, source)
+    check_same_vocabulary(open_tokenizer(folder), tokenizer, source)
     stored = MetroT0Config.from_pretrained(str(folder))
     pretraining = isinstance(model, MetroT0ForPreTraining)
     for field in (*_MAIN_SHAPE, *(_PRETRAINING_SHAPE if pretraining else ())):
@@ -137,7 +125,7 @@ def pretrained_model(
         ValueError: there is no model, it cannot be read, or its tokenizer is not its own.
     """
     folder = model_folder(source)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = open_tokenizer(folder)
     config = MetroT0Config.from_pretrained(str(folder))
     config.dropout_rate = dropout_rate
     if len(tokenizer) != config.vocab_size:
