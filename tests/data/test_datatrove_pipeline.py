@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -56,7 +57,13 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def local(stage: Stage) -> LocalPipelineExecutor:
+    """Two processes."""
     return LocalPipelineExecutor(**stage.arguments(), workers=min(2, stage.tasks))
+
+
+def here(stage: Stage) -> LocalPipelineExecutor:
+    """One task after the other in this process, which is quicker."""
+    return LocalPipelineExecutor(**stage.arguments(), workers=1)
 
 
 def stages(tokenizer: Path, settings: Settings = SETTINGS, tasks: int | None = 3) -> list[Stage]:
@@ -86,24 +93,21 @@ def test_a_broken_file_stops_the_run_and_what_is_done_is_kept(reader: Path, toke
     broken = reader / "more/9.txt"
     broken.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ValueError, match=r"9\.txt"):
-        # One after the other, so that what came before the broken file is done.
-        run_in_turn(
-            stages(tokenizer, tasks=20), lambda stage: LocalPipelineExecutor(**stage.arguments(), workers=1)
-        )
+        run_in_turn(stages(tokenizer, tasks=20), here)
     assert not (reader / "prepared").exists()
     done = pieces(reader / ".prepared.work/read")
     assert len(done) > 2
     broken.write_text("Mended.")
     read, *others = stages(tokenizer)
-    run_in_turn([read], local)
+    run_in_turn([read], here)
     again = pieces(reader / ".prepared.work/read")
     assert again.items() > done.items(), "those that were there are the same folders"
-    run_in_turn([read, *others], local)
+    run_in_turn([read, *others], here)
     assert PreparedCorpus.load(reader / "prepared").card["sources"][1]["files"] == 7
 
 
 def test_finished_tasks_and_shards_are_not_done_again(reader: Path, tokenizer: Path) -> None:
-    run_in_turn(stages(tokenizer)[:3], local)
+    run_in_turn(stages(tokenizer)[:3], here)
     (group,) = (reader / ".prepared.work").glob("blocks-*")
     before = pieces(group)
     finished = {
@@ -111,21 +115,24 @@ def test_finished_tasks_and_shards_are_not_done_again(reader: Path, tokenizer: P
     }
     assert len(finished) == 3 + 1 + 3
     # Another number of tasks has a list of finished ones of its own, and yet the same shards.
-    run_in_turn(stages(tokenizer, tasks=2)[:3], local)
+    run_in_turn(stages(tokenizer, tasks=2)[:3], here)
     assert pieces(group) == before and len(before) > 3
-    run_in_turn(stages(tokenizer), local)
+    run_in_turn(stages(tokenizer), here)
     assert all(log.stat().st_mtime_ns == time for log, time in finished.items())
     shutil.rmtree(reader / "prepared")
-    run_in_turn(stages(tokenizer), local)
+    run_in_turn(stages(tokenizer), here)
     assert PreparedCorpus.load(reader / "prepared").card["documents"] > 0, "though all was marked as finished"
 
 
 def test_prepare_goes_on_with_what_a_cluster_has_read(reader: Path, tokenizer: Path) -> None:
-    run_in_turn(stages(tokenizer)[:1], local)
-    (reader / "topics.jsonl").touch()
-    arguments = {**vars(SETTINGS), "tokenizer": tokenizer}
-    corpus = prepare(["topics.jsonl", "more"], Path("prepared"), **arguments)
-    assert corpus.card["documents"] > 0
+    run_in_turn(stages(tokenizer)[:1], here)
+    source = reader / "topics.jsonl"
+    facts = source.stat()
+    # Lines of the same lengths, by which the file is cut into units.
+    source.write_bytes(re.sub(rb"[^\n]", b"?", source.read_bytes()))
+    os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    corpus = prepare(["topics.jsonl", "more"], Path("prepared"), tokenizer=tokenizer, **vars(SETTINGS))
+    assert corpus.card["sources"][0]["documents"] > 9, "which nobody could read any more"
     assert not (reader / ".prepared.work").exists()
 
 
@@ -138,7 +145,7 @@ def test_stages_out_of_turn_say_what_is_missing(reader: Path, tokenizer: Path) -
     ):
         with pytest.raises(ValueError, match=message):
             deque(early.pipeline[0](None, 0, early.tasks))
-    run_in_turn([read, choose], local)
+    run_in_turn([read, choose], here)
     with pytest.raises(ValueError, match="shards are not written; run the stage encode first"):
         deque(finish.pipeline[0](None, 0, 1))
     shutil.rmtree(reader / ".prepared.work")
@@ -190,7 +197,7 @@ def test_slurm_gets_an_array_of_the_right_size_and_tasks_that_start_anywhere(
     )
     for rank in range(3):
         subprocess.run([sys.executable, "-c", code, str(read.logs / "executor.pik"), str(rank)], check=True)
-    run_in_turn([choose], local)
+    run_in_turn([choose], here)
     assert list((reader / ".prepared.work").glob("plan-*/*.pickle"))
 
 
@@ -218,9 +225,8 @@ def test_ray_writes_what_prepare_writes_and_names_a_task_that_fails(reader: Path
     assert PreparedCorpus.load(reader / "prepared").card == expected.card
 
 
-@pytest.mark.parametrize(
-    "example", ["prepare-local.py", pytest.param("prepare-ray.py", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["prepare-local.py", "prepare-ray.py"])
 def test_examples_run(example: str, reader: Path, tokenizer: Path) -> None:
     if "ray" in example:
         pytest.importorskip("ray", reason="an extra: pip install 'metro-t0[ray]'")
