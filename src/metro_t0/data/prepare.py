@@ -15,7 +15,6 @@ blocks, by shard. Any of it that is finished is not done again when the same com
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,26 +35,22 @@ from rich.progress import (
 )
 
 from metro_t0.data.cleaning import Cleaning
-from metro_t0.data.corpora import Source as CorpusSource
-from metro_t0.data.corpora import SplitDocuments, empty_corpus, resolve_sources
-from metro_t0.data.corpus_card import FORMAT_VERSION, corpus_card, write_card
-from metro_t0.data.decontamination import EvaluationNgrams
-from metro_t0.data.encoding import loaded_tokenizer, token_dtype
-from metro_t0.data.near_duplicates import NearDuplicates, Similarity
+from metro_t0.data.corpora import SplitDocuments
+from metro_t0.data.corpus_card import FORMAT_VERSION
 from metro_t0.data.parallel import available_processes, map_in_order
-from metro_t0.data.shards import (
-    PARTS,
-    BatchOfParts,
-    Encoding,
-    content_checksum,
-    cut_into_shards,
-    link_dataset,
-    summed_counts,
-    write_shards,
+from metro_t0.data.preparation import (
+    SHARD_CHARACTERS,
+    Job,
+    Parts,
+    Settings,
+    keep_tokenizer,
+    key_of,
+    read_unit,
 )
-from metro_t0.data.staging import Selection, StagedCorpus, StagedUnit, choose_held_out, stage_unit
-from metro_t0.data.units import UNIT_BYTES, Unit, reading_units
-from metro_t0.data.work import WorkFolder, whole_piece
+from metro_t0.data.preparation import vocabulary_checksum as vocabulary_checksum
+from metro_t0.data.shards import PARTS, Encoding, write_shards
+from metro_t0.data.staging import StagedCorpus
+from metro_t0.data.work import WorkFolder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,7 +58,6 @@ if TYPE_CHECKING:
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 DEFAULT_VOCAB_SIZE = 8192
-SHARD_CHARACTERS = 100_000_000
 # Below this, starting processes takes longer than they save.
 _CHARACTERS_WORTH_PROCESSES = 1_000_000
 # Below this, doing it all again takes seconds.
@@ -115,47 +109,6 @@ class PreparedCorpus:
             )
         train, validation = (load_from_disk(str(path / split)) for split in PARTS)
         return cls(path, train, validation, path / "tokenizer", card)
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """Everything but sources and output; the card says it all."""
-
-    split_documents: SplitDocuments
-    text_column: str
-    keep_duplicates: bool
-    near_duplicates: bool
-    cleaning: Cleaning
-    decontaminate: tuple[str, ...]
-    weights: dict[str, float]
-    validation_fraction: float
-    max_length: int
-    seed: int
-    shard_characters: int
-
-    def as_card(self) -> dict[str, Any]:
-        """Plain values; of the cleaning only what is on."""
-        cleaning = {name: value for name, value in vars(self.cleaning).items() if value}
-        if not self.cleaning.languages:
-            cleaning.pop("language_threshold")
-        plain = {name: str(value) if isinstance(value, Path) else value for name, value in cleaning.items()}
-        return {**vars(self), "decontaminate": list(self.decontaminate), "cleaning": plain}
-
-    def check(self) -> None:
-        self.cleaning.check()
-        if self.near_duplicates:
-            Similarity().check()
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"the validation fraction must lie between 0 and 1, not {self.validation_fraction}"
-            )
-        if self.max_length < 3:
-            raise ValueError(
-                f"the maximum length must be at least 3 (<s>, a token, </s>), not {self.max_length}"
-            )
-        for source, weight in self.weights.items():
-            if not 0 < weight <= 1000:
-                raise ValueError(f"the weight of {source} must lie above 0 and be at most 1000, not {weight}")
 
 
 def prepare(
@@ -215,7 +168,7 @@ def prepare(
         raise ValueError("give either a tokenizer to take or a vocabulary size to train one, not both")
     if processes is not None and processes < 1:
         raise ValueError(f"the number of processes must be at least 1, not {processes}")
-    settings = _Settings(
+    settings = Settings(
         split_documents=split_documents,
         text_column=text_column,
         keep_duplicates=keep_duplicates,
@@ -228,13 +181,7 @@ def prepare(
         seed=seed,
         shard_characters=shard_characters,
     )
-    settings.check()
-    resolved = resolve_sources(sources)
-    evaluation = EvaluationNgrams.from_files(map(Path, decontaminate)) if decontaminate else None
-    for name in settings.weights:
-        if name not in {source.name for source in resolved}:
-            known = ", ".join(source.name for source in resolved)
-            raise ValueError(f"a weight is given for {name}, which is no source; the sources are: {known}")
+    job = Job.of(sources, settings)
     given = None
     if tokenizer is not None:
         from metro_t0.tokenization.inspection import open_tokenizer
@@ -243,27 +190,10 @@ def prepare(
     with WorkFolder(Path(out)) as work, _progress(console) as progress:
         if work.continued and console is not None:
             console.print(f"going on with the work in {work.path}", markup=False, highlight=False)
-        preparation = _Preparation(
-            work,
-            resolved,
-            settings,
-            Selection(settings.cleaning, evaluation),
-            processes or available_processes(),
-            progress,
-        )
+        preparation = _Preparation(work, job, processes or available_processes(), progress)
         training = {"vocab_size": vocab_size or DEFAULT_VOCAB_SIZE, "lower": lower, "normalizer": normalizer}
         preparation.run(given, training)
     return PreparedCorpus.load(out)
-
-
-def vocabulary_checksum(tokenizer: MetroT0Tokenizer) -> str:
-    """SHA-256 over the pieces in the order of their ids: equal if and only if ids mean the same pieces."""
-    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    return hashlib.sha256("\n".join(pieces).encode()).hexdigest()
-
-
-def _key(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -271,72 +201,28 @@ class _Preparation:
     """One run of :func:`prepare`, stage by stage."""
 
     work: WorkFolder
-    sources: list[CorpusSource]
-    settings: _Settings
-    selection: Selection
+    job: Job
     processes: int
     progress: Progress
 
     def run(self, given: MetroT0Tokenizer | None, training: dict[str, Any]) -> None:
         """All stages; ``training`` is how to train a tokenizer where none is given."""
-        units = reading_units(
-            self.sources,
-            split_documents=self.settings.split_documents,
-            text_column=self.settings.text_column,
-            unit_bytes=min(UNIT_BYTES, self.settings.shard_characters),
-        )
-        corpus, read = self._read(units)
-        if self.settings.near_duplicates:
-            corpus.leave_out(self._near_duplicates(corpus, read))
-        held_out = choose_held_out(corpus.characters, self.settings.validation_fraction, self.settings.seed)
-        copies = self._copies(units, corpus, held_out)
-        state = _key(read, self.settings)
+        corpus = self._read()
+        if self.job.settings.near_duplicates:
+            task = self.progress.add_task("Looking for near-duplicates", total=None)
+            self.job.leave_near_duplicates_out(self.work, corpus, self.processes)
+            self.progress.update(task, total=1, completed=1)
+        parts = self.job.parts(corpus)
         if given is None:
-            folder = self._train_tokenizer(corpus, held_out, training, state)
+            folder = self._train_tokenizer(corpus, parts.held_out, training)
         else:
-            made = sorted(map(str, given.init_kwargs.items()))
-            folder = self.work / f"tokenizer-{_key(vocabulary_checksum(given), made)}"
-            if not folder.is_dir():
-                with self.work.piece(folder.name) as aside:
-                    given.save_pretrained(str(aside))
-        # Loaded before the workers are forked from this process, so that they all share it.
-        tokenizer = loaded_tokenizer(folder)
-        encoding = Encoding(folder, self.settings.max_length, token_dtype(len(tokenizer)))
-        group = f"blocks-{_key(state, folder.name)}"
-        shards = self._encode(corpus, held_out, copies, encoding, group)
-        counts = summed_counts(shards)
-        for part in PARTS:
-            if not counts[part].blocks:
-                raise ValueError(
-                    f"no block of tokens came out of the {part} documents; add text or change the seed"
-                )
-        checksums = {part: content_checksum(shards, part) for part in PARTS}
-        card = corpus_card(
-            self.sources,
-            [unit.source for unit in units],
-            corpus,
-            counts,
-            checksums=checksums,
-            tokenizer={
-                "trained_here": given is None,
-                "lower": tokenizer.lower,
-                "normalizer": tokenizer.text_normalizer,
-                "vocabulary_size": len(tokenizer),
-                "vocabulary_checksum": vocabulary_checksum(tokenizer),
-            },
-            settings=self.settings.as_card(),
-        )
-        with self.work.whole() as whole:
-            for part in PARTS:
-                link_dataset(shards, part, whole / part, encoding.schema, checksums[part])
-            tokenizer.save_pretrained(str(whole / "tokenizer"))
-            write_card(card, whole)
+            folder = keep_tokenizer(self.work, given)
+        encoding = self.job.encoding(folder)
+        shards = self._encode(corpus, parts, encoding)
+        self.job.finish(self.work, corpus, shards, encoding, trained_here=given is None)
 
-    def _read(self, units: Sequence[Unit]) -> tuple[StagedCorpus, list[str]]:
-        """The staged documents, and what they are a function of."""
-        evaluation = self.selection.evaluation
-        selected = _key(self.selection.cleaning, evaluation and evaluation.fingerprint())
-        names = [f"{unit.fingerprint()}-{selected}" for unit in units]
+    def _read(self) -> StagedCorpus:
+        units, names = self.job.units, self.job.read_names
         self.work.forget("read", names)
         missing = [
             (unit, self.work / f"read/{name}")
@@ -347,48 +233,18 @@ class _Preparation:
         self.work.keep = bool(len(units) > len(missing))
         processes = min(self.processes, len(missing)) or 1
         staged = 0
-        stage = functools.partial(_stage, selection=self.selection)
+        stage = functools.partial(read_unit, selection=self.job.selection)
         for _, characters in map_in_order(stage, missing, processes, named=lambda work: str(work[0])):
             staged += characters
             self.work.keep |= staged >= _CHARACTERS_WORTH_KEEPING
             self.progress.advance(task)
-        corpus = StagedCorpus(
-            [StagedUnit.open(self.work / f"read/{name}") for name in names],
-            keep_duplicates=self.settings.keep_duplicates,
-        )
-        if not len(corpus):
-            raise empty_corpus([source.name for source in self.sources])
-        return corpus, names
+        return self.job.staged(self.work)
 
-    def _near_duplicates(self, corpus: StagedCorpus, read: list[str]) -> np.ndarray:
-        task = self.progress.add_task("Looking for near-duplicates", total=None)
-        name = f"near-duplicates-{_key(read, self.settings.keep_duplicates)}"
-        if not self.work.has(name):
-            with self.work.piece(name) as folder:
-                search = NearDuplicates(folder / "scratch")
-                sign = functools.partial(_sign, search=search, corpus=corpus)
-                units = range(len(corpus.units))
-                counts = [count for _, count in map_in_order(sign, units, min(self.processes, len(units)))]
-                np.save(folder / "drop.npy", np.concatenate(search.find(counts, workers=self.processes)))
-        self.progress.update(task, total=1, completed=1)
-        return np.load(self.work / name / "drop.npy")
-
-    def _copies(self, units: Sequence[Unit], corpus: StagedCorpus, held_out: np.ndarray) -> np.ndarray:
-        """How often each document appears, ``[documents]``."""
-        by_unit = [self.settings.weights.get(self.sources[unit.source].name, 1.0) for unit in units]
-        weights = np.repeat(by_unit, corpus.documents_of_units())
-        draws = np.random.default_rng([self.settings.seed, 1]).random(len(weights))
-        copies = np.floor(weights).astype(np.int64) + (draws < weights % 1)
-        copies[held_out] = 1
-        return copies
-
-    def _train_tokenizer(
-        self, corpus: StagedCorpus, held_out: np.ndarray, training: dict[str, Any], state: str
-    ) -> Path:
+    def _train_tokenizer(self, corpus: StagedCorpus, held_out: np.ndarray, training: dict[str, Any]) -> Path:
         from metro_t0.tokenization.training import train_tokenizer
 
         task = self.progress.add_task(f"Training a tokenizer of {training['vocab_size']} pieces", total=None)
-        name = f"tokenizer-{_key(state, training)}"
+        name = f"tokenizer-{key_of(self.job.state, training)}"
         if not self.work.has(name):
             texts = (text for text, hidden in zip(corpus, held_out, strict=True) if not hidden)
             large = int(corpus.characters[~held_out].sum()) > _TOKENIZER_CHARACTERS
@@ -396,27 +252,16 @@ class _Preparation:
                 texts,
                 out=self.work / name,
                 sample_characters=_TOKENIZER_CHARACTERS if large else None,
-                seed=self.settings.seed,
+                seed=self.job.settings.seed,
                 **training,
             )
         self.progress.update(task, total=1, completed=1)
         return self.work / name
 
-    def _encode(
-        self,
-        corpus: StagedCorpus,
-        held_out: np.ndarray,
-        copies: np.ndarray,
-        encoding: Encoding,
-        group: str,
-    ) -> list[Path]:
-        def batches() -> Iterator[BatchOfParts]:
-            for batch in corpus.batches():
-                documents = slice(batch.first, batch.first + int(batch.wanted.sum()))
-                yield BatchOfParts(batch, held_out[documents], copies[documents])
-
+    def _encode(self, corpus: StagedCorpus, parts: Parts, encoding: Encoding) -> list[Path]:
         total = int(corpus.characters.sum())
-        shards = cut_into_shards(batches(), corpus.characters, self.settings.shard_characters)
+        group = self.job.blocks_group(encoding)
+        shards = dict(enumerate(self.job.shards(corpus, parts)))
         task = self.progress.add_task("Tokenising", total=total)
         processes = self.processes if total >= _CHARACTERS_WORTH_PROCESSES else 1
         return write_shards(
@@ -427,19 +272,6 @@ class _Preparation:
             processes,
             advance=lambda characters: self.progress.advance(task, characters),
         )
-
-
-def _stage(work: tuple[Unit, Path], selection: Selection) -> int:
-    """Read a unit into its folder, whole or not at all; gives its characters."""
-    unit, folder = work
-    with whole_piece(folder) as aside:
-        stage_unit(unit, aside, selection)
-    return int(StagedUnit.open(folder).characters.sum())
-
-
-def _sign(unit: int, search: NearDuplicates, corpus: StagedCorpus) -> int:
-    """Sign the documents of a unit that are used; gives how many they are."""
-    return search.sign(unit, corpus.texts_of(unit))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Staged documents to Arrow shards of token blocks, and shards to a folder that ``datasets`` reads.
 
-    for shard in cut_into_shards(corpus.batches(), 100_000_000): ...
-    write_shards(work, "blocks-3f2a", shards, encoding, processes=4)   # a piece of work a shard
+    shards = cut_into_shards(batches, corpus.characters, 100_000_000)
+    write_shards(work, "blocks-3f2a", dict(enumerate(shards)), encoding, processes=4)   # a piece of work each
     link_dataset(shard_folders, "train", Path("prepared/train"))       # as datasets.load_from_disk reads it
 
 A shard holds ``train.arrow``, ``validation.arrow`` (streams of the columns ``input_ids`` and ``document``) and
@@ -14,7 +14,7 @@ import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -136,20 +136,28 @@ def cut_into_shards(
 def write_shards(
     work: WorkFolder,
     group: str,
-    shards: Sequence[Sequence[BatchOfParts]],
+    shards: Mapping[int, Sequence[BatchOfParts]],
     encoding: Encoding,
     processes: int,
     advance: Callable[[int], None] = lambda characters: None,
 ) -> list[Path]:
-    """Make the shards that are not there yet; ``advance`` hears of characters done. Gives their folders, in order."""
-    names = [f"{group}/{number:06}" for number in range(len(shards))]
-    missing = [(name, shard) for name, shard in zip(names, shards, strict=True) if not work.has(name)]
+    """Make the shards, by number, that are not there yet; ``advance`` hears of characters done.
+
+    Gives their folders, in the order given.
+    """
+    named = {shard_name(group, number): shard for number, shard in shards.items()}
+    missing = [(name, shard) for name, shard in named.items() if not work.has(name)]
     function = functools.partial(_encode, encoding=encoding)
     results = map_in_order(function, (batch for _, shard in missing for batch in shard), processes)
     for name, shard in missing:
         with work.piece(name) as folder:
             _write_shard(folder, islice(results, len(shard)), encoding, advance)
-    return [work / name for name in names]
+    return [work / name for name in named]
+
+
+def shard_name(group: str, number: int) -> str:
+    """What the piece of work that holds a shard is called."""
+    return f"{group}/{number:06}"
 
 
 _Encoded = dict[str, tuple[list[int], BlockBatch]]
