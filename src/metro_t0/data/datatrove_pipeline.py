@@ -29,7 +29,7 @@ except ImportError as error:
         "preparing on many machines needs datatrove: pip install 'metro-t0[corpora]'"
     ) from error
 
-from metro_t0.data.preparation import Job, Settings, keep_tokenizer, read_unit
+from metro_t0.data.preparation import Job, Settings, keep_tokenizer, key_of, read_unit
 from metro_t0.data.shards import BatchOfParts, Encoding, shard_name, write_shards
 from metro_t0.data.staging import StagedCorpus
 from metro_t0.data.work import WorkFolder
@@ -92,7 +92,9 @@ def cluster_stages(
         raise ValueError(f"cannot write to {work.out.parent}: {error.strerror}") from error
     encoding = job.encoding(keep_tokenizer(work, given))
     group = job.blocks_group(encoding)
-    shared = _Shared(work.out, f"job-{group}", f"plan-{job.state}", group, encoding)
+    # The card says what sources were called, which nothing else depends on.
+    named = f"job-{key_of(group, [source.name for source in job.sources])}"
+    shared = _Shared(work.out, named, f"plan-{job.state}", group, encoding)
     if not work.has(shared.job):
         with work.piece(shared.job) as folder:
             (folder / "job.pickle").write_bytes(pickle.dumps(job))
