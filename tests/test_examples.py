@@ -11,7 +11,8 @@ import pytest
 
 from metro_t0.config import load_pretrain_config
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").iterdir())
+FOLDER = Path(__file__).parent.parent / "examples"
+EXAMPLES = [file for file in sorted(FOLDER.iterdir()) if file.suffix in (".sh", ".sbatch")]
 
 
 def commands(text: str) -> list[list[str]]:
