@@ -15,6 +15,7 @@ from pydoc_data.topics import topics
 import pytest
 from datasets import Dataset, load_from_disk
 
+from metro_t0.data.cleaning import QUALITY_FILTERS, Cleaning
 from metro_t0.data.prepare import PreparedCorpus, prepare, vocabulary_checksum
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
@@ -391,3 +392,41 @@ def test_a_neutral_tokenizer_can_be_trained(tmp_path: Path, source: Path) -> Non
     tokenizer = MetroT0Tokenizer.from_pretrained(str(made.tokenizer))
     [ids] = tokenizer.encode_texts(["Ünïcödé  SPACES, kept"])
     assert tokenizer.decode(ids) == "Ünïcödé  SPACES, kept" and made.card["unknown_tokens"] == 0
+
+
+def test_what_is_left_out_is_counted_by_its_reason(tmp_path: Path, corpus: PreparedCorpus) -> None:
+    for package in ("ftfy", "datatrove"):
+        pytest.importorskip(package)
+    quiz = "Which of the stone bridges over the wide river was built before the great flood came?"
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": quiz}))
+    extracted = tmp_path / "extracted" / "AA"
+    extracted.mkdir(parents=True)
+    articles = [f"From the quiz of today: {quiz}", DOCUMENTS[0].replace("the", "th\u00c3\u00a9"), "too short"]
+    pages = (
+        f'<doc id="{n}" url="" title="t{n}">\nt{n}\n\n{text}\n</doc>\n' for n, text in enumerate(articles)
+    )
+    (extracted / "wiki_00").write_text("".join(pages), encoding="utf-8")
+    words = DOCUMENTS[1].split(" ")
+    nearly = [" ".join(words), " ".join([*words[:-1], "changed"])]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in [*DOCUMENTS[2:12], *nearly])
+    (tmp_path / "texts.jsonl").write_text(lines)
+    made = prepare(
+        [tmp_path / "extracted", tmp_path / "texts.jsonl"],
+        tmp_path / "out",
+        tokenizer=corpus.tokenizer,
+        near_duplicates=True,
+        cleaning=Cleaning(repair_unicode=True, quality=("gopher-repetition",)),
+        decontaminate=[tmp_path / "quiz.jsonl"],
+        processes=2,
+    )
+    dropped = made.card["dropped"]
+    assert dropped["in the evaluation: quiz"] == 1
+    assert dropped["near_duplicate_documents"] == 1
+    assert made.card["repaired_documents"] == 1
+    left_out = sum(number for reason, number in dropped.items() if reason.split(":")[0] in QUALITY_FILTERS)
+    assert made.card["documents"] == 3 + 12 - 2 - left_out
+    page = (made.path / "card.md").read_text(encoding="utf-8")
+    assert "| in the evaluation: quiz | 1 |" in page
+    settings = made.card["settings"]
+    assert settings["cleaning"] == {"repair_unicode": True, "quality": ["gopher-repetition"]}
+    assert settings["decontaminate"] == [str(tmp_path / "quiz.jsonl")] and settings["near_duplicates"] is True

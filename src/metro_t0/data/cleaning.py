@@ -14,9 +14,8 @@ chosen for English; words are split as ``metro_t0.data.plain_words`` says, so th
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -158,46 +157,6 @@ class Cleaner:
         if language not in self._languages:
             return f"language: {language}"
         return None if probabilities[0] >= self._threshold else f"language: {language}, but not sure"
-
-
-@dataclass
-class CleaningCounts:
-    """Counts for the corpus card, in documents; those of several processes are added with ``+``."""
-
-    seen: int = 0
-    kept: int = 0
-    repaired: int = 0
-    trimmed: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def add(self, cleaned: Cleaned) -> None:
-        """Count one document."""
-        self.seen += 1
-        self.kept += cleaned.text is not None
-        self.repaired += cleaned.repaired
-        self.trimmed += cleaned.trimmed and cleaned.text is not None
-        if cleaned.dropped is not None:
-            self.dropped[cleaned.dropped] += 1
-
-    def __add__(self, other: CleaningCounts) -> CleaningCounts:
-        return CleaningCounts(
-            self.seen + other.seen,
-            self.kept + other.kept,
-            self.repaired + other.repaired,
-            self.trimmed + other.trimmed,
-            self.dropped + other.dropped,
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the card: counts in documents, the reasons most frequent first."""
-        reasons = dict(sorted(self.dropped.items(), key=lambda item: (-item[1], item[0])))
-        return {
-            "seen": self.seen,
-            "kept": self.kept,
-            "repaired": self.repaired,
-            "trimmed": self.trimmed,
-            "dropped": reasons,
-        }
 
 
 def require_libraries(purpose: str, *modules: str) -> None:
