@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -430,3 +431,34 @@ def test_what_is_left_out_is_counted_by_its_reason(tmp_path: Path, corpus: Prepa
     settings = made.card["settings"]
     assert settings["cleaning"] == {"repair_unicode": True, "quality": ["gopher-repetition"]}
     assert settings["decontaminate"] == [str(tmp_path / "quiz.jsonl")] and settings["near_duplicates"] is True
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 megabytes, where the system lets us make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.strip()}")
+    yield disk
+    # Files of a corpus that was opened there may still be mapped.
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_and_with_room_the_work_goes_on(
+    larger: Path, corpus: PreparedCorpus, small_disk: Path
+) -> None:
+    # Room for some of the documents, 22 MB once they are unpacked.
+    (small_disk / "filler").write_bytes(b"x" * 6_000_000)
+    settings = {"tokenizer": corpus.tokenizer, "shard_characters": 2_000_000, "processes": 2}
+    with pytest.raises(ValueError, match=r"cannot write .*\.out\.work: No space left on device") as caught:
+        prepare([larger], small_disk / "out", **settings)  # type: ignore[arg-type]
+    assert "the same command goes on from there" in str(caught.value) and not (small_disk / "out").exists()
+    kept = {path.name for path in (small_disk / ".out.work" / "read").iterdir()}
+    assert kept and not any(name.endswith(".part") for name in kept)
+    (small_disk / "filler").unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    again = prepare([larger], small_disk / "out", **settings)  # type: ignore[arg-type]
+    assert again.card["documents"] == 4 * 12 * len(set(DOCUMENTS))

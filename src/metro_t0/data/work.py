@@ -31,6 +31,8 @@ _PATIENCE = 3.0
 class WorkFolder:
     """See this module's first lines.
 
+    An error of the system on the way (a disk that fills) becomes a ValueError that names the folder.
+
     Attributes:
         keep: whether finished pieces outlive an error; set it once there is enough of them.
 
@@ -80,10 +82,16 @@ class WorkFolder:
                 # Not there, or not empty: either way not ours to remove.
                 with suppress(OSError):
                     parent.rmdir()
+            if isinstance(error, OSError):
+                # Arrow says more than what it was.
+                reason = os.strerror(error.errno) if error.errno else str(error)
+                self._fail(f"cannot write {self.path}: {reason}", error)
             if self.keep and isinstance(error, ValueError):
-                raise ValueError(
-                    f"{error} (what is done is kept in {self.path}; the same command goes on from there)"
-                ) from error
+                self._fail(str(error), error)
+
+    def _fail(self, message: str, cause: BaseException) -> None:
+        kept = f" (what is done is kept in {self.path}; the same command goes on from there)"
+        raise ValueError(message + kept * self.keep) from cause
 
     def has(self, name: str) -> bool:
         """Whether a piece is there, and so whole."""

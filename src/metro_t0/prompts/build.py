@@ -73,11 +73,8 @@ def build(
             console.print(f"going on with the work in {work.path}", markup=False, highlight=False)
         work.keep = resumable and (work / "units").is_dir()
         check(tasks, check_choices=settings.check_choices)
-        try:
-            many = processes or available_processes()
-            _Build(work, tasks, tokenizer, settings, unit_examples, many).run(resumable, console)
-        except OSError as error:
-            raise ValueError(f"cannot write {work.path}: {error.strerror or error}") from error
+        many = processes or available_processes()
+        _Build(work, tasks, tokenizer, settings, unit_examples, many).run(resumable, console)
     if console is not None:
         _say(console, json.loads((out / "card.json").read_text(encoding="utf-8")))
 
