@@ -75,3 +75,13 @@ def test_prompts_are_measured_on_rows_of_ones_own(tmp_path: Path) -> None:
     record = json.loads(out.read_text(encoding="utf-8"))
     assert record["rendered_a_second"] > record["rendered_a_second_compiling"] > 0
     assert set(record["built_a_second"]) == {"1", "2"}
+
+
+@pytest.mark.slow
+def test_ranking_is_measured_beside_the_plain_way(tmp_path: Path) -> None:
+    train_tokenizer(topics.values(), 600, tmp_path / "tokenizer")
+    arguments = ["--tokenizer", str(tmp_path / "tokenizer"), "--rows", "2", "--rounds", "1"]
+    printed = run("benchmarks/rank.py", *arguments)
+    for answers in (2, 4, 10):
+        assert f"{answers} answers, random pieces" in printed
+    assert printed.count("predictions that differ 0 of 4") == 3
