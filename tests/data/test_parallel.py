@@ -19,6 +19,11 @@ def square(number: int) -> int:
     return number * number
 
 
+def square_slowly(number: int) -> int:
+    time.sleep(0.05)
+    return number * number
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_results_come_in_order(processes: int) -> None:
     found = list(map_in_order(square, range(50), processes))
@@ -53,7 +58,8 @@ def test_a_killed_worker_is_named_with_its_piece() -> None:
             yield number
 
     with pytest.raises(ValueError, match=r"a worker process was killed at piece \d+ or soon after it, often"):
-        list(map_in_order(square, pieces(), 2, named=lambda number: f"piece {number}"))
+        # Slowly: the other worker must not be through before the death is seen.
+        list(map_in_order(square_slowly, pieces(), 2, named=lambda number: f"piece {number}"))
 
 
 def test_an_error_of_a_piece_is_raised_as_it_was() -> None:

@@ -113,7 +113,11 @@ def test_a_killed_worker_is_named_and_what_was_done_is_kept(
 ) -> None:
     write_json_lines(mixture_file.parent / "ships.jsonl", boat_rows(30_000))
     out = tmp_path / "out"
-    killer = multiprocessing.get_context("fork").Process(target=_kill_a_worker, args=(os.getpid(), out))
+    # Other tests of this process may have left helpers of their own.
+    others = _workers_of(os.getpid())
+    killer = multiprocessing.get_context("fork").Process(
+        target=_kill_a_worker, args=(os.getpid(), others, out)
+    )
     killer.start()
     message = (
         r"a worker process was killed at task 'ships' \(.*ships\.jsonl, rows \d+ to \d+\) or soon after it, .*"
@@ -129,9 +133,9 @@ def test_a_killed_worker_is_named_and_what_was_done_is_kept(
     assert kept < _written(out)
 
 
-def _kill_a_worker(builder: int, out: Path) -> None:
+def _kill_a_worker(builder: int, others: list[int], out: Path) -> None:
     _wait(lambda: len(_finished(out)) > 60)
-    worker = next(pid for pid in _workers_of(builder) if pid != os.getpid())
+    worker = next(pid for pid in _workers_of(builder) if pid not in (os.getpid(), *others))
     os.kill(worker, signal.SIGKILL)
 
 
