@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 # Two test processes on two cores: one thread each, here and in what they start, is fastest.
@@ -29,3 +31,19 @@ def golden() -> Path:
 def real_data() -> Path:
     """Folder of real text, tasks, templates and vocabularies."""
     return _folder("METRO_T0_DATA")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of eight megabytes, or of the test's parameter, where the system lets us make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = f"size={getattr(request, 'param', 8)}m"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.strip()}")
+    yield disk
+    # Files that a test opened there may still be mapped.
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)

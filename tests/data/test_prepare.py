@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -433,20 +432,7 @@ def test_what_is_left_out_is_counted_by_its_reason(tmp_path: Path, corpus: Prepa
     assert settings["decontaminate"] == [str(tmp_path / "quiz.jsonl")] and settings["near_duplicates"] is True
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 megabytes, where the system lets us make one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount: {mounted.stderr.strip()}")
-    yield disk
-    # Files of a corpus that was opened there may still be mapped.
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", [24], indirect=True)
 def test_a_full_disk_is_named_and_with_room_the_work_goes_on(
     larger: Path, corpus: PreparedCorpus, small_disk: Path
 ) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,7 @@ def test_a_file_that_ends_early_is_named(tmp_path: Path, mixture_file: Path, sma
     assert len(_build(mixture_file, small_tokenizer, tmp_path / "out").train) == 4 * (ROWS - 30)
 
 
+@pytest.mark.parametrize("small_disk", [12], indirect=True)
 def test_a_full_disk_is_named_and_with_room_the_build_goes_on(
     tmp_path: Path,
     mixture_file: Path,
@@ -216,19 +217,6 @@ def test_a_full_disk_is_named_and_with_room_the_build_goes_on(
     _build(mixture_file, small_tokenizer, out, processes=2)
     assert kept
     assert kept < _written(out)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a few megabytes, where the system lets us make one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_of_large_datasets_only_the_rows_of_the_epochs_are_rendered(

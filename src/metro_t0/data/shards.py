@@ -72,7 +72,7 @@ class BatchOfParts:
 
 @dataclass
 class PartCounts:
-    """What a part of a shard holds; ``block_lengths`` and ``unknown_tokens`` by their plain names."""
+    """What a part of a shard holds; ``block_lengths`` counts blocks by their number of tokens."""
 
     documents: int = 0
     characters: int = 0
