@@ -37,8 +37,9 @@ def test_killed_runs_lose_what_was_not_saved(tmp_path: Path) -> None:
         assert after.began == before.saved
     for launch in killed.launches:
         assert launch.saved % save_every == 0 or launch.saved == steps
-        # Never more than an interval, and the step that ran while the save of the one before was written.
-        assert 0 <= launch.lost <= save_every + 1
+        # A save counts once it is written, and the next one waits for it: with a slow disk that is an
+        # interval for what was being written when the kill came, and an interval for what followed.
+        assert 0 <= launch.lost <= 2 * save_every
     done = sum(launch.logged - launch.began for launch in killed.launches)
     assert done == steps + killed.lost_steps
     assert killed.launches[-1].logged == steps
