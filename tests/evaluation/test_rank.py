@@ -128,6 +128,7 @@ def test_long_prompts_and_answers_are_cut_and_said(
     cut, whole = rank(model, tokenizer, [long, "yes"], [["yes", long], ["yes", "no"]])
     assert cut.prompt_truncated and cut.choices_truncated == 1
     assert not whole.prompt_truncated and whole.choices_truncated == 0
+    assert cut.lengths == [len(tokenizer("yes").input_ids) - 1, 63], "an answer's tokens and </s>"
     same = rank(model, tokenizer, [long + " and more"], [["yes", long]])[0]
     assert same.log_likelihoods == cut.log_likelihoods, "what is beyond the model's positions is not read"
 

@@ -51,12 +51,14 @@ class RankResult:
     Attributes:
         log_likelihoods: a score an answer: summed natural-log probabilities of its tokens and ``</s>``.
         prediction: index of the highest score, the first on ties.
+        lengths: tokens of each answer as it was scored, ``</s>`` counted.
         prompt_truncated: the prompt was longer than ``max_input_length`` and its end was not read.
         choices_truncated: number of answers cut to ``max_choice_length``.
     """
 
     log_likelihoods: list[float]
     prediction: int
+    lengths: list[int]
     prompt_truncated: bool = False
     choices_truncated: int = 0
 
@@ -198,6 +200,7 @@ def rank_rows(
             RankResult(
                 log_likelihoods=likelihoods,
                 prediction=likelihoods.index(max(likelihoods)),
+                lengths=[len(choice_tokens[choice]) for choice in row],
                 prompt_truncated=prompt in prompt_cut,
                 choices_truncated=sum(choice in choice_cut for choice in row),
             )
