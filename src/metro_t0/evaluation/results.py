@@ -1,7 +1,7 @@
 """What ``results.json`` says: scores of templates, tasks and the whole suite, counted from predictions.
 
     entry, score = task_results(task, predictions, scoring=("official",), supervised=False, seed=0)
-    overall = overall_entry([score, ...], [entry, ...], expected_tasks=11, scoring=("official",))
+    overall = overall_entry([score, ...], [entry, ...], expected_tasks=11)
 
 Accuracies are 0-1. The functions ending in ``_entry`` say which keys there are.
 """
@@ -197,3 +197,19 @@ def overall_entry(
             for scoring in tasks[0]["other_scores"]
         },
     }
+
+
+def group_entries(scores: Sequence[TaskScore], tasks: Sequence[Entry]) -> list[Entry]:
+    """The tasks of each group together, as :func:`overall_entry` has them all; empty when none belongs to a group."""
+    groups = dict.fromkeys(task["group"] for task in tasks if task["group"])
+    entries: list[Entry] = []
+    for group in groups:
+        members = [index for index, task in enumerate(tasks) if task["group"] == group]
+        of_group = overall_entry(
+            [scores[index] for index in members],
+            [tasks[index] for index in members],
+            expected_tasks=len(members),
+        )
+        assert of_group is not None
+        entries.append({"group": group, **of_group})
+    return entries

@@ -35,6 +35,7 @@ from metro_t0.evaluation.results import (
     OFFICIAL,
     SCORINGS,
     Entry,
+    group_entries,
     overall_entry,
     task_results,
 )
@@ -198,6 +199,7 @@ def evaluate(
             "overall": overall_entry(
                 [score for _, score in scored], entries, expected_tasks=len(the_suite.order)
             ),
+            "groups": group_entries([score for _, score in scored], entries),
             "tasks": entries,
             "missing": [{"task": name, "reason": reason} for name, reason in the_suite.missing.items()],
             "failures": [{"task": name, "reason": reason} for name, reason in course.failures.items()],
