@@ -14,7 +14,19 @@ from metro_t0.evaluation.published_scores import (
 )
 
 MODELS = published_scores()
-TASKS = "RTE, CB, ANLI R1, ANLI R2, ANLI R3, WSC, Winogrande, COPA, StoryCloze, HellaSwag, WiC".split(", ")
+TASKS = [
+    "RTE",
+    "CB",
+    "ANLI R1",
+    "ANLI R2",
+    "ANLI R3",
+    "WSC",
+    "Winogrande",
+    "COPA",
+    "StoryCloze",
+    "HellaSwag",
+    "WiC",
+]
 
 
 def test_every_row_has_the_eleven_tasks_and_names_are_unique() -> None:
