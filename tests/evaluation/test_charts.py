@@ -75,6 +75,6 @@ def test_a_curve_lies_in_its_frame_and_skips_what_is_not_finite() -> None:
 
 
 def test_a_template_is_named_by_its_dot() -> None:
-    svg = template_strip([("<b>", 0.5), ("c", 0.7)], (0.55, 0.65), 0.6, 0.5, description="d")
+    svg = template_strip([("<b>", 0.5), ("c", 0.7)], 0.5, description="d")
     titles = [element.text for element in ElementTree.fromstring(str(svg)).iter("title")]
     assert titles == ["<b>: 50.0 %", "c: 70.0 %"]

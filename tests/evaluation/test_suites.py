@@ -13,9 +13,8 @@ from evaluation_folders import write_lines
 from small_models import WORDS, make_model, make_tokenizer, rank_plainly
 
 from metro_t0.evaluation.loading import load_model
-from metro_t0.evaluation.records import read_evaluation
 from metro_t0.evaluation.report import write_report
-from metro_t0.evaluation.suites import EXAMPLES_PER_TASK, evaluate
+from metro_t0.evaluation.suites import evaluate
 from metro_t0.prompts.mixture import load_mixture
 
 TEMPLATES: dict[str, Any] = {
@@ -107,13 +106,6 @@ def test_results_are_those_of_plain_scoring(model_folder: Path, tmp_path: Path) 
 
 def test_examples_can_be_read_and_the_page_written(model_folder: Path, tmp_path: Path) -> None:
     evaluate(model_folder, write_suite(tmp_path / "suite"), tmp_path / "out")
-    record = read_evaluation(tmp_path / "out")
-    assert len(record.examples) == EXAMPLES_PER_TASK
-    for example in record.examples:
-        assert len(example["choices"]) == len(example["log_likelihoods"])
-        assert example["prediction"] == int(np.argmax(example["log_likelihoods"]))
-        assert 0 <= example["gold"] < len(example["choices"])
-        assert any(word in example["prompt"] for word in WORDS)
     page = write_report([], tmp_path / "report.html", evaluation=tmp_path / "out").read_text()
     assert "follows" in page and "Not scored" in page and "plain question" in page
 

@@ -197,29 +197,35 @@ def interval_strip(mean: float, interval: tuple[float, float], chance: float, *,
     )
 
 
-def template_strip(
-    accuracies: Sequence[tuple[str, float]],
-    quartiles: tuple[float, float],
-    median: float,
-    chance: float,
-    *,
-    description: str,
-) -> Markup:
-    """A dot a template over the box of their quartiles, from 0 to 100 %; a dot's tooltip names it."""
-    first, third = quartiles
-    marks = [
-        Markup('<rect class="box" x="{:.2f}%" width="{:.2f}%" y="20%" height="60%" rx="2"/>').format(
-            100 * first, max(100 * (third - first), 0.3)
-        ),
-        Markup('<line class="median" x1="{0:.2f}%" x2="{0:.2f}%" y1="20%" y2="80%"/>').format(100 * median),
-        _chance_mark(chance),
-    ]
+def template_strip(accuracies: Sequence[tuple[str, float]], chance: float, *, description: str) -> Markup:
+    """A dot a template over the box of their quartiles, from 0 to 100 %; a dot's tooltip names it.
+
+    The box is the paper's figure's: first to third quartile with the median in it, and a line to the lowest and the
+    highest. A single template is a dot alone.
+    """
+    values = [accuracy for _, accuracy in accuracies]
+    marks = [_chance_mark(chance)]
+    if len(values) > 1:
+        lowest, first, median, third, highest = (
+            float(q) for q in np.percentile(values, [0, 25, 50, 75, 100])
+        )
+        marks += [
+            Markup('<line class="whisker" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(
+                100 * lowest, 100 * highest
+            ),
+            Markup('<rect class="box" x="{:.2f}%" width="{:.2f}%" y="16%" height="68%" rx="2"/>').format(
+                100 * first, max(100 * (third - first), 0.3)
+            ),
+            Markup('<line class="median" x1="{0:.2f}%" x2="{0:.2f}%" y1="16%" y2="84%"/>').format(
+                100 * median
+            ),
+        ]
     for index, (name, accuracy) in enumerate(accuracies):
         # Three heights in turn, so that equal accuracies do not hide each other.
-        height = (50, 34, 66)[index % 3]
+        height = (50, 32, 68)[index % 3]
         marks.append(
             Markup(
-                '<circle class="template" cx="{:.2f}%" cy="{}%" r="4"><title>{}: {:.1f} %</title></circle>'
+                '<circle class="template" cx="{:.2f}%" cy="{}%" r="3.5"><title>{}: {:.1f} %</title></circle>'
             ).format(100 * accuracy, height, name, 100 * accuracy)
         )
     return _strip(marks, description)

@@ -1,4 +1,4 @@
-"""Reads what runs and evaluations leave behind: configuration, environment, metrics, results, examples.
+"""Reads what runs and evaluations leave behind: configuration, environment, metrics, results, predictions.
 
     run = read_run(Path("runs/pretrain"))
     steps, losses = run.curve("train", "loss")
@@ -20,8 +20,11 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
+from metro_t0.evaluation.predictions import TemplatePredictions, predictions_file, read_template_predictions
+
 Part = Literal["train", "validation"]
 Record = dict[str, Any]
+_RESULT_VERSIONS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,38 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """What an evaluation wrote: ``results.json`` and, if there, ``examples.jsonl``."""
+    """What an evaluation wrote.
+
+    Attributes:
+        path: the directory.
+        results: ``results.json``.
+    """
 
     path: Path
     results: Record
-    examples: list[Record]
+
+    def predictions(self) -> Iterator[TemplatePredictions]:
+        """Every template's predictions, in the order of the results, read one file at a time.
+
+        Templates without a file are passed over.
+
+        Raises:
+            ValueError: a file is broken.
+        """
+        for task in self.results.get("tasks", []):
+            for template in task["templates"]:
+                found = self.template_predictions(task["task"], template["template"])
+                if found is not None:
+                    yield found
+
+    def template_predictions(self, task: str, template: str) -> TemplatePredictions | None:
+        """One template's predictions, None if there is no file of them.
+
+        Raises:
+            ValueError: the file is broken.
+        """
+        file = predictions_file(self.path / "predictions", task, template)
+        return read_template_predictions(file) if file.is_file() else None
 
 
 def read_run(path: Path) -> RunRecord:
@@ -101,20 +131,27 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
+def is_evaluation(path: Path) -> bool:
+    """Whether a directory is one that an evaluation wrote."""
+    return (path / "results.json").is_file()
+
+
 def read_evaluation(path: Path) -> EvaluationRecord:
-    """Read the directory that an evaluation wrote.
+    """Read the directory that an evaluation wrote; its predictions stay on the disk until they are asked for.
 
     Raises:
-        ValueError: it holds no ``results.json``, or a file is broken.
+        ValueError: it holds no ``results.json``, or the file is broken or of a later version.
     """
-    if not (path / "results.json").is_file():
+    if not is_evaluation(path):
         raise ValueError(f"{path} holds no results.json: give the --out directory of an evaluation")
-    examples = path / "examples.jsonl"
-    return EvaluationRecord(
-        path=path,
-        results=read_json(path / "results.json"),
-        examples=read_json_lines(examples) if examples.is_file() else [],
-    )
+    results = read_json(path / "results.json")
+    version = results.get("format_version", 1)
+    if version not in _RESULT_VERSIONS:
+        raise ValueError(
+            f"{path / 'results.json'} has format version {version}; this metro-t0 reads "
+            f"{' and '.join(map(str, _RESULT_VERSIONS))}"
+        )
+    return EvaluationRecord(path=path, results=results)
 
 
 def read_json(path: Path) -> Record:
