@@ -3,10 +3,10 @@
     with EvaluationFolder(Path("results"), asked_for) as folder:
         if (done := folder.predictions("RTE", "can we infer")) is None:
             folder.add(TemplatePredictions(...))
-        folder.finish(results, {"results.md": "..."})
+        folder.finish(results)
 
 ``evaluation.json`` says what was asked for (model, data and templates by their checksums, settings): predictions of
-something else are never taken for its own. ``results.json`` comes last, so where it is, all else is there too.
+something else are never taken for its own. ``results.json`` is there when everything was predicted.
 """
 
 from __future__ import annotations
@@ -44,16 +44,18 @@ class EvaluationFolder:
 
     Args:
         out: made if need be.
-        asked_for: what decides the predictions; plain JSON values.
+        asked_for: what decides all predictions; JSON values.
+        tasks: name of each task -> checksum of what it asks. Further tasks may come in a later call.
 
     Raises:
         ValueError: ``out`` holds results, or predictions of something else (names the first difference), or another
         process is writing it, or it cannot be written to.
     """
 
-    def __init__(self, out: Path, asked_for: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, asked_for: Mapping[str, Any], tasks: Mapping[str, str]) -> None:
         self.path = out
-        self._asked_for = dict(asked_for)
+        # As it comes back from the file: tuples as lists.
+        self._asked_for = json.loads(json.dumps({**asked_for, "tasks": tasks}))
 
     def __enter__(self) -> Self:
         check_unfinished(self.path)
@@ -89,20 +91,25 @@ class EvaluationFolder:
         self._lock.seek(0)
         text = self._lock.read()
         try:
-            before = json.loads(text) if text else None
+            before = json.loads(text) if text else {}
         except ValueError:
-            before = None  # cut while it was written: nothing was predicted yet
-        if before is None:
-            self._lock.truncate(0)
-            self._lock.write(json.dumps(self._asked_for, indent=2) + "\n")
-            self._lock.flush()
-            return
-        for key, now in self._asked_for.items():
-            if before.get(key) != now:
-                raise ValueError(
-                    f"{self.path} holds an evaluation that was begun with {key} {_short(before.get(key))}, and it is "
-                    f"{_short(now)} now: give the same again to go on with it, or another directory"
-                )
+            before = {}  # cut while it was written: nothing was predicted yet
+        for key, now in self._asked_for.items() if before else ():
+            if key != "tasks" and before.get(key) != now:
+                self._refuse(key, before.get(key), now)
+        tasks = before.get("tasks", {})
+        for name, checksum in self._asked_for["tasks"].items():
+            if tasks.setdefault(name, checksum) != checksum:
+                self._refuse(f"rows and templates of {name}", tasks[name], checksum)
+        self._lock.truncate(0)
+        self._lock.write(json.dumps({**self._asked_for, "tasks": tasks}, indent=2) + "\n")
+        self._lock.flush()
+
+    def _refuse(self, what: str, before: Any, now: Any) -> None:
+        raise ValueError(
+            f"{self.path} holds an evaluation that was begun with {what} {_short(before)}, and it is "
+            f"{_short(now)} now: give the same again to go on with it, or another directory"
+        )
 
     def predictions(self, task: str, template: str) -> TemplatePredictions | None:
         """What an earlier call predicted; None when there is nothing, or nothing that can be read."""

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,7 @@ from metro_t0.evaluation.loading import load_model
 from metro_t0.evaluation.predictions import Prediction, TemplatePredictions
 from metro_t0.evaluation.questions import OPEN_ENDED, Questions, TaskQuestions, add_shots, ask
 from metro_t0.evaluation.rank import RankResult, progress_bar, rank_rows
+from metro_t0.evaluation.report import write_report
 from metro_t0.evaluation.results import (
     FORMAT_VERSION,
     OFFICIAL,
@@ -147,12 +149,10 @@ def evaluate(
     if settings.shots:
         _add_shots(course, settings, tokenizer)
     model_checksum = weights_checksum(network)
-    checksums = {
-        "model": model_checksum,
-        "templates": _together(one.templates_checksum for one in course.asked),
-        "data": _together(one.data_checksum for one in course.asked),
+    asked_for = {"format_version": FORMAT_VERSION, "suite": the_suite.name, "model": model_checksum}
+    asked_of_tasks = {
+        one.task.name: _together([one.data_checksum, one.templates_checksum]) for one in course.asked
     }
-    asked_for = {"format_version": FORMAT_VERSION, "suite": the_suite.name, **checksums, **asdict(settings)}
 
     def rank(
         prompts: Sequence[str], choices: Sequence[Sequence[str]], advance: Callable[[int], None]
@@ -168,7 +168,7 @@ def evaluate(
         )
 
     start = time.perf_counter()
-    with EvaluationFolder(out, asked_for) as folder:
+    with EvaluationFolder(out, {**asked_for, **asdict(settings)}, asked_of_tasks) as folder:
         predictions = _rank_all(course, folder, rank, "calibrated" in settings.scoring, console)
         known = trained_on(model) or frozenset()
         scored = [
@@ -195,7 +195,11 @@ def evaluate(
             "max_input_length": settings.max_input_length,
             "seed": settings.seed,
             "scoring": [OFFICIAL, *settings.scoring],
-            "checksums": checksums,
+            "checksums": {
+                "model": model_checksum,
+                "templates": _together(one.templates_checksum for one in course.asked),
+                "data": _together(one.data_checksum for one in course.asked),
+            },
             "overall": overall_entry(
                 [score for _, score in scored], entries, expected_tasks=len(the_suite.order)
             ),
@@ -211,10 +215,12 @@ def evaluate(
             "prompts": prompts,
             "truncated_prompts": sum(entry["truncated_prompts"] for entry in entries),
             "seconds": seconds,
+            "examples_per_second": prompts / math.fsum(of.seconds for of in predictions.values()),
             "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "environment": _environment(network),
         }
         folder.finish(results)
+        write_report([], out / "report.html", evaluation=out, title=f"{the_suite.name}: {Path(model).name}")
     return results
 
 
@@ -345,7 +351,7 @@ def _rank_group(
         yield TemplatePredictions(task, one.template, items, dict(one.dropped), seconds * len(items))
 
 
-def _together(checksums: Iterator[str] | Sequence[str]) -> str:
+def _together(checksums: Iterable[str]) -> str:
     return hashlib.sha256("".join(checksums).encode()).hexdigest()
 
 
