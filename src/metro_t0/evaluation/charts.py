@@ -231,6 +231,26 @@ def template_strip(accuracies: Sequence[tuple[str, float]], chance: float, *, de
     return _strip(marks, description)
 
 
+def difference_strip(
+    difference: float, interval: tuple[float, float], reach: float, *, description: str
+) -> Markup:
+    """A difference and its interval around a line at none, from ``-reach`` to ``reach``."""
+
+    def place(value: float) -> float:
+        return 50 + 50 * value / reach
+
+    return _strip(
+        [
+            Markup('<line class="chance" x1="50%" x2="50%" y1="6%" y2="94%"/>'),
+            Markup('<line class="interval" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(
+                place(interval[0]), place(interval[1])
+            ),
+            Markup('<circle class="mean" cx="{:.2f}%" cy="50%" r="5"/>').format(place(difference)),
+        ],
+        description,
+    )
+
+
 def _chance_mark(chance: float) -> Markup:
     return Markup('<line class="chance" x1="{0:.2f}%" x2="{0:.2f}%" y1="6%" y2="94%"/>').format(100 * chance)
 

@@ -81,12 +81,12 @@ class Comparison:
 
     Attributes:
         tasks: in the first one's order.
-        overall: the plain mean over those tasks.
+        overall: the plain mean over those tasks, None if there is no task in common.
         notes: plain sentences on what is not the same, and what is left out.
     """
 
     tasks: list[TaskDifference]
-    overall: Difference
+    overall: Difference | None
     notes: list[str]
 
 
@@ -120,7 +120,7 @@ def compare(first: EvaluationRecord, second: EvaluationRecord, *, seed: int = 0)
         seed: of the bootstrap; a task's draws depend on it and the task's name alone.
 
     Raises:
-        ValueError: they have no predictions of a task in common, or they answered different rows.
+        ValueError: they answered different rows.
     """
     notes = list(_setting_notes(first.results, second.results))
     tasks: list[TaskDifference] = []
@@ -131,17 +131,45 @@ def compare(first: EvaluationRecord, second: EvaluationRecord, *, seed: int = 0)
             task_draws = bootstrap_draws(pair[1] - pair[0], seed=_task_seed(seed, task))
             tasks.append(_task_difference(task, pair, task_draws))
             draws.append(task_draws)
-    if not tasks:
-        raise ValueError(
-            f"{first.path} and {second.path} have no predictions of a task in common: there is nothing to compare"
-        )
     notes += _left_out_notes(ours, theirs, {task.task for task in tasks})
+    if not tasks:
+        return Comparison(
+            [], None, [*notes, "They have no predictions of a task in common: nothing to compare."]
+        )
     mean_draws = np.mean(draws, axis=0)
     rows = sum(task.rows for task in tasks)
     means = (math.fsum(t.first for t in tasks) / len(tasks), math.fsum(t.second for t in tasks) / len(tasks))
     difference = math.fsum(task.difference for task in tasks) / len(tasks)
     overall = Difference(*means, difference, _interval(mean_draws, difference, rows), rows)
     return Comparison(tasks, overall, notes)
+
+
+@dataclass(frozen=True)
+class ComparedEvaluations:
+    """Several evaluations side by side.
+
+    Attributes:
+        labels: their names.
+        comparisons: each of the others against the first.
+        spread: over all of them, by task; empty for fewer than three.
+    """
+
+    labels: list[str]
+    comparisons: list[Comparison]
+    spread: list[RunSpread]
+
+
+def compare_all(
+    records: Sequence[EvaluationRecord], labels: Sequence[str], *, seed: int = 0
+) -> ComparedEvaluations:
+    """Each evaluation against the first, and the spread over three or more.
+
+    Raises:
+        ValueError: two answered different rows.
+    """
+    first, *others = records
+    comparisons = [compare(first, other, seed=seed) for other in others]
+    return ComparedEvaluations(list(labels), comparisons, spread_over(records) if len(others) > 1 else [])
 
 
 def spread_over(records: Sequence[EvaluationRecord]) -> list[RunSpread]:

@@ -48,6 +48,8 @@ def published_view(
     published = [
         {
             **_row(model.name, model.parameters, model.scores, columns, common, model.supervised),
+            # As printed: a mean of rounded scores can differ in the last figure.
+            "average": model.average,
             "ticked": model.name in ticked,
             "source": model.source,
             "section": _section(model.source, model.mixture),

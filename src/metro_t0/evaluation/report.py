@@ -22,6 +22,8 @@ from markupsafe import Markup
 
 from metro_t0 import __version__
 from metro_t0.evaluation import charts
+from metro_t0.evaluation.compare import ComparedEvaluations, compare_all
+from metro_t0.evaluation.comparison_view import comparison_view, points_text
 from metro_t0.evaluation.evaluation_view import evaluation_view
 from metro_t0.evaluation.prediction_sample import PredictionSample
 from metro_t0.evaluation.published_scores import SHOWN_AT_FIRST
@@ -39,6 +41,7 @@ def write_report(
     evaluation: Path | Sequence[Path] | None = None,
     title: str = "METRO-T0 report",
     published: Sequence[str] = SHOWN_AT_FIRST,
+    compared: ComparedEvaluations | None = None,
 ) -> Path:
     """Write the page.
 
@@ -48,13 +51,14 @@ def write_report(
         evaluation: directory with ``results.json`` and ``predictions/``, or several.
         title: the page's name.
         published: names of the published rows that stand beside one's own at first (T0 Eval only).
+        compared: the evaluations side by side, where :func:`compare_all` was called already.
 
     Returns:
         ``out``.
 
     Raises:
-        ValueError: there is nothing to show, a file is missing or broken (named with its line), or no published row
-            has such a name.
+        ValueError: there is nothing to show, a file is missing or broken (named with its line), no published row has
+            such a name, or evaluations are of different rows.
     """
     folders = [] if evaluation is None else [evaluation] if isinstance(evaluation, Path) else list(evaluation)
     if not runs and not folders:
@@ -62,6 +66,8 @@ def write_report(
     run_records = [read_run(Path(run)) for run in runs]
     records = [read_evaluation(Path(folder)) for folder in folders]
     labels = evaluation_labels(records)
+    if compared is None and len(records) > 1:
+        compared = compare_all(records, labels)
     sample = PredictionSample(budget_bytes=_PREDICTION_BYTES)
     evaluations = [evaluation_view(r, label, sample) for r, label in zip(records, labels, strict=True)]
     script = resources.files("metro_t0.evaluation").joinpath("page", "page.js").read_text(encoding="utf-8")
@@ -73,6 +79,7 @@ def write_report(
             runs=[run_view(record) for record in run_records],
             evaluations=evaluations,
             published=published_view(records, labels, published),
+            comparison=comparison_view(compared) if compared else None,
             sample=sample,
             # Escaped as the sample's own rule says; the template engine's escapes would not be JSON.
             sample_json=Markup(sample.json_text()),
@@ -110,6 +117,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["number"] = charts.format_value
     environment.filters["interval"] = _interval_text
     environment.filters["percent"] = _percent_text
+    environment.filters["points"] = points_text
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["duration"] = duration
     return environment
