@@ -43,8 +43,8 @@ def score_answers(outputs: Sequence[str], targets: Sequence[Target]) -> AnswerSc
     two, both scores are 1 if nothing is left of the other, else 0.
 
     ROUGE-L is Lin's (2004): words are runs of letters and digits in lower case, not stemmed, articles kept; 0 where
-    either text has no word. Of ASCII texts these are the words of the ``rouge-score`` package, which drops any other letter;
-    here letters of every alphabet count.
+    either text has no word. These are the words of the ``rouge-score`` package, but for letters beyond a to z, which
+    that drops and which count here.
 
     Args:
         outputs: what was written, one a row.
