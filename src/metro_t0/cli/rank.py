@@ -27,7 +27,10 @@ def rank(
     ] = 512,
     batch_tokens: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Tokens computed at once; by default what suits the device."),
+        typer.Option(
+            metavar="N",
+            help="Tokens computed at once; by default what fits in memory, and half as many where they do not.",
+        ),
     ] = None,
 ) -> None:
     """Rank the answers of each line by their likelihood after the prompt.
