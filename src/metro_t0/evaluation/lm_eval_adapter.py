@@ -162,7 +162,7 @@ class MetroT0LM(TemplateLM):
         if not 0 < len(answer) <= self.max_length:
             raise ValueError(
                 f"the answer {texts[1][:60]!r} has {len(answer)} tokens, and lm-eval's rule scores 1 to "
-                f"{self.max_length} (max_length); the published rule (official=True) cuts long ones and scores </s> alone"
+                f"{self.max_length} (max_length); by the published rule (official=True) any answer has a score"
             )
         return tuple(prompt[-self.max_length :]), tuple(answer)
 
