@@ -8,19 +8,36 @@ from typing import Annotated, Any
 
 import typer
 
+from metro_t0.cli.evaluate_lm_eval import evaluate_lm_eval
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, run directory or Hub name.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for results.json and examples.jsonl; made if need be.")
+    ],
     suite: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE",
             help="Suite: a mixture file (YAML) whose tasks name 'evaluation' (or 'validation') rows.",
         ),
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for results.json and examples.jsonl; made if need be.")
-    ],
+    ] = None,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option(metavar="TASKS", help="Tasks of lm-eval in place of a suite, with commas between them."),
+    ] = None,
+    include_path: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --lm-eval: tasks of your own (YAML files) beside lm-eval's."),
+    ] = None,
+    published_rule: Annotated[
+        bool,
+        typer.Option(
+            "--published-rule",
+            help="With --lm-eval: score the end token too, and cut long prompts at their end, as suites do.",
+        ),
+    ] = False,
     templates: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Templates, in place of those the suite names.")
     ] = None,
@@ -48,9 +65,25 @@ def evaluate(
     \b
       metro-t0 evaluate runs/finetune --suite suite.yaml --out results
       metro-t0 evaluate runs/finetune --suite suite.yaml --data-root data --limit 100 --out quick-look
+      metro-t0 evaluate runs/finetune --lm-eval my_task --include-path my-tasks --out results
     Then look at it:
       metro-t0 report runs/pretrain runs/finetune --evaluation results
     """
+    if (suite is None) == (lm_eval is None):
+        raise ValueError("what is to be evaluated? give either --suite FILE or --lm-eval TASKS")
+    if lm_eval is not None:
+        evaluate_lm_eval(
+            model,
+            lm_eval,
+            out,
+            include_path=include_path,
+            limit=limit,
+            published_rule=published_rule,
+            max_input_length=max_input_length,
+            as_json=as_json,
+        )
+        return
+    assert suite is not None
     from rich.console import Console
 
     from metro_t0.evaluation.suites import evaluate as evaluate_suite
