@@ -73,9 +73,11 @@ def bytes_per_token(model: PreTrainedModel, longest: int) -> int:
     attention scores written out by the slowest kernel, all at once.
     """
     config = model.config
-    width = int(config.hidden_size)
+    # A model made of two others has these in their configurations; large ones are then assumed.
+    width = int(getattr(config, "hidden_size", 1024))
     inner = int(getattr(config, "d_ff", 4 * width))
-    return model.dtype.itemsize * (12 * width + 2 * inner + 3 * int(config.num_attention_heads) * longest)
+    heads = int(getattr(config, "num_attention_heads", 16))
+    return model.dtype.itemsize * (12 * width + 2 * inner + 3 * heads * longest)
 
 
 def worked(

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from metro_t0.evaluation.scorer import LOGITS_AT_ONCE, DistinctPrompt, Encoded, Size, Tokens, pad
-
-if TYPE_CHECKING:
-    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
+from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 # Answers of one prompt beyond this many tokens go into a further decoder row: attention among them is quadratic.
 _TOKENS_PER_DECODER_ROW = 512

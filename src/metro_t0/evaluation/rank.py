@@ -25,13 +25,14 @@ import torch
 
 from metro_t0.evaluation.budget import TokenBudget, worked
 from metro_t0.evaluation.folded import FoldedScorer
+from metro_t0.evaluation.plain import PlainScorer
 from metro_t0.evaluation.scorer import DistinctPrompt, Scorer, Tokens
+from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
+from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def _unheard(line: str) -> None:
@@ -58,8 +59,8 @@ class RankResult:
 
 
 def rank(
-    model: MetroT0ForConditionalGeneration,
-    tokenizer: MetroT0Tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     choices: Sequence[Sequence[str]],
     *,
@@ -71,8 +72,8 @@ def rank(
     """Score each prompt's answer choices by rank classification.
 
     Args:
-        model: used on its own device, in its own precision (log-probabilities are taken in float32),
-            without dropout.
+        model: ours, or another encoder-decoder of transformers; used on its own device, in its own precision
+            (log-probabilities are taken in float32), without dropout.
         tokenizer: of the model.
         prompts: one text a row.
         choices: a row's answers; rows may offer different numbers of them, and answers may repeat.
@@ -105,8 +106,8 @@ def rank(
 
 
 def rank_rows(
-    model: MetroT0ForConditionalGeneration,
-    tokenizer: MetroT0Tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     choices: Sequence[Sequence[str]],
     *,
@@ -123,7 +124,7 @@ def rank_rows(
     _check_rows(prompts, choices)
     if max_input_length < 2 or max_choice_length < 2:
         raise ValueError("max_input_length and max_choice_length must be at least 2: room for <s> and </s>")
-    scorer: Scorer = FoldedScorer(model, tokenizer)
+    scorer = _scorer(model, tokenizer)
     texts = [choice for row in choices for choice in row]
     read = scorer.encode(prompts, max_length=max_input_length, keep_start=True)
     offered = scorer.encode(texts, max_length=max_choice_length, keep_start=False)
@@ -160,6 +161,13 @@ def rank_rows(
             )
         )
     return results
+
+
+def _scorer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Scorer:
+    """The quick way where model and tokenizer know it."""
+    if isinstance(model, MetroT0ForConditionalGeneration) and isinstance(tokenizer, MetroT0Tokenizer):
+        return FoldedScorer(model, tokenizer)
+    return PlainScorer(model, tokenizer)
 
 
 def _check_rows(prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> None:

@@ -45,11 +45,10 @@ from metro_t0.prompts.mixture import load_mixture
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
     from metro_t0.prompts.tasks import Task
     from metro_t0.prompts.template import Template
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 FORMAT_VERSION = 1
 EXAMPLES_PER_TASK = 12
@@ -297,8 +296,8 @@ def _render_template(task: Task, template: Template, rows: Sequence[dict[str, An
 
 
 def _rank_task(
-    model: MetroT0ForConditionalGeneration,
-    tokenizer: MetroT0Tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     task: _RenderedTask,
     max_input_length: int,
     advance: Callable[[int], None],
@@ -400,7 +399,7 @@ def _write(out: Path, results: Entry, examples: Sequence[Entry]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _environment(model: MetroT0ForConditionalGeneration) -> Entry:
+def _environment(model: PreTrainedModel) -> Entry:
     import torch
     import transformers
 
