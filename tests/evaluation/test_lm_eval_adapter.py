@@ -14,6 +14,7 @@ import torch
 import yaml
 from evaluation_folders import write_lines
 from small_models import WORDS, make_model, make_tokenizer
+from transformers import T5Config, T5ForConditionalGeneration
 
 from metro_t0.evaluation.rank import rank
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
@@ -213,6 +214,11 @@ def test_what_has_no_answer_is_refused_in_one_line(network: Network) -> None:
         lm.loglikelihood(asked("loglikelihood", [(STORY, "")]), disable_tqdm=True)
     with pytest.raises(ValueError, match="needs its tokenizer"):
         MetroT0LM(network[0])
+    other = T5ForConditionalGeneration(
+        T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    )
+    with pytest.raises(ValueError, match=r"t5 is no model of ours.*backend=seq2seq"):
+        MetroT0LM(other, network[1])
 
 
 def test_answers_in_lm_eval_s_cache_are_not_computed_again(

@@ -29,6 +29,8 @@ from metro_t0.evaluation.budget import TokenBudget, worked
 from metro_t0.evaluation.folded import FoldedScorer
 from metro_t0.evaluation.loading import load_model
 from metro_t0.evaluation.scorer import DistinctPrompt, Tokens, pad
+from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
+from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -42,9 +44,7 @@ except ModuleNotFoundError as missing:
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
-
-    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # A context, an answer, and the tokens of both, as TemplateLM hands them on.
 TokenRequest = tuple[tuple[str, str], list[int], list[int]]
@@ -68,15 +68,15 @@ class MetroT0LM(TemplateLM):
         device: e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
 
     Raises:
-        ValueError: there is no such model, or the model was given without its tokenizer.
+        ValueError: there is no such model, it is none of ours, or it was given without its tokenizer.
     """
 
     backend = "seq2seq"
 
     def __init__(
         self,
-        pretrained: str | Path | MetroT0ForConditionalGeneration,
-        tokenizer: MetroT0Tokenizer | None = None,
+        pretrained: str | Path | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         max_length: int | None = None,
         official: bool = False,
@@ -86,15 +86,21 @@ class MetroT0LM(TemplateLM):
         device: str | None = None,
     ) -> None:
         super().__init__()
+        model: Any = pretrained
         if isinstance(pretrained, str | Path):
-            model, tokenizer = load_model(pretrained)
+            model, tokenizer = load_model(pretrained, device=device)
         elif tokenizer is None:
             raise ValueError("a model that is given itself needs its tokenizer beside it: tokenizer=...")
-        else:
-            model = pretrained
-        self.model: Any = model.eval()
-        if device is not None:
-            self.model.to(device)
+        elif device is not None:
+            model.to(device)
+        if not isinstance(model, MetroT0ForConditionalGeneration) or not isinstance(
+            tokenizer, MetroT0Tokenizer
+        ):
+            raise ValueError(
+                f"{model.config.model_type} is no model of ours; lm-eval has its own way for others: "
+                "lm_eval --model hf --model_args pretrained=...,backend=seq2seq"
+            )
+        self.model = model.eval()
         self.tokenizer = tokenizer
         self.official = official
         positions = self.model.config.num_positions

@@ -26,12 +26,11 @@ from metro_t0.prompts.rendering import drop_reason
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
     from metro_t0.prompts.sources import Row
     from metro_t0.prompts.tasks import Task
     from metro_t0.prompts.template import Template
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ def answer_task(
     task: Task,
     template: Template,
     rows: Sequence[Row],
-    model: MetroT0ForConditionalGeneration,
-    tokenizer: MetroT0Tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     *,
     max_input_length: int = 512,
     max_new_tokens: int = 64,
@@ -87,7 +86,7 @@ def answer_task(
         task: whose evaluation rows these are.
         template: one of the task's, with or without answer choices.
         rows: as ``task.evaluation_rows()`` gives them, from the first on.
-        model: used on its own device.
+        model: ours, or another encoder-decoder of transformers, as ``load_model`` gives it.
         tokenizer: of the model.
         max_input_length: tokens of a prompt that are read.
         max_new_tokens: longest answer.
