@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from metro_t0.cli.evaluate_lm_eval import evaluate_lm_eval
+
 
 class Scoring(StrEnum):
     """Ways of scoring an answer beside the official one."""
@@ -26,19 +28,19 @@ class Precision(StrEnum):
 
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, run directory or Hub name.")],
-    suite: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="t0, mmlu, or a file (YAML) in the format of mixtures whose tasks name rows to evaluate.",
-        ),
-    ],
     out: Annotated[
         Path,
         typer.Option(
             metavar="DIR", help="Folder for the results; an interrupted evaluation in it is gone on with."
         ),
     ],
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="t0, mmlu, or a file (YAML) in the format of mixtures whose tasks name rows to evaluate.",
+        ),
+    ] = None,
     templates: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Templates, in place of those the suite names.")
     ] = None,
@@ -94,6 +96,21 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(metavar="N", help="Of the intervals' bootstrap and of what templates draw.")
     ] = 0,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option(metavar="TASKS", help="Tasks of lm-eval in place of a suite, with commas between them."),
+    ] = None,
+    include_path: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --lm-eval: tasks of your own (YAML files) beside lm-eval's."),
+    ] = None,
+    published_rule: Annotated[
+        bool,
+        typer.Option(
+            "--published-rule",
+            help="With --lm-eval: score the end token too, and cut long prompts at their end, as suites do.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of a table.")] = False,
 ) -> None:
     """Rank the answers of every task of a suite under each of its templates, and score them.
@@ -106,10 +123,26 @@ def evaluate(
       metro-t0 evaluate runs/finetune --suite t0 --data-root data --out results
       metro-t0 evaluate runs/finetune --suite mmlu --shots 5 --out results-mmlu
       metro-t0 evaluate google/flan-t5-base --suite suite.yaml --limit 100 --out quick-look
+      metro-t0 evaluate runs/finetune --lm-eval my_task --include-path my-tasks --out results
       torchrun --nproc-per-node 8 -m metro_t0.cli.main evaluate runs/finetune --suite t0 --out results
     Then look at results/report.html, or compare two:
       metro-t0 report results other-results
     """
+    if (suite is None) == (lm_eval is None):
+        raise ValueError("what is to be evaluated? give either --suite NAME or --lm-eval TASKS")
+    if lm_eval is not None:
+        evaluate_lm_eval(
+            model,
+            lm_eval,
+            out,
+            include_path=include_path,
+            limit=limit,
+            published_rule=published_rule,
+            max_input_length=max_input_length,
+            as_json=as_json,
+        )
+        return
+    assert suite is not None
     from rich.console import Console
 
     from metro_t0.evaluation.suites import EvaluationSettings

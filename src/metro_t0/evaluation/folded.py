@@ -54,10 +54,17 @@ class FoldedScorer:
     Args:
         model: on its device, in its precision.
         tokenizer: of the model.
+        watch_greedy: also fill in which answers greedy decoding would write.
     """
 
-    def __init__(self, model: MetroT0ForConditionalGeneration, tokenizer: MetroT0Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(
+        self,
+        model: MetroT0ForConditionalGeneration,
+        tokenizer: MetroT0Tokenizer,
+        *,
+        watch_greedy: bool = False,
+    ) -> None:
+        self.model, self.tokenizer, self.watch_greedy = model, tokenizer, watch_greedy
 
     def encode(self, texts: Sequence[str], *, max_length: int, keep_start: bool) -> Encoded:
         """See :class:`~metro_t0.evaluation.scorer.Scorer`; never more than the model has positions for."""
@@ -99,10 +106,13 @@ class FoldedScorer:
                 states if whole else states[members],
                 attention_mask if whole else attention_mask[members],
                 answers,
+                self.watch_greedy,
             )
             for index, row in zip(members, answers, strict=True):
                 for answer in row:
-                    prompts[index].scores[answer] = next(scores)
+                    prompts[index].scores[answer], greedy = next(scores)
+                    if greedy:
+                        prompts[index].greedy.add(answer)
 
 
 def _decoder_rows(prompt: DistinctPrompt) -> list[list[Tokens]]:
@@ -123,8 +133,12 @@ def _score_answers(
     encoder_states: torch.Tensor,
     encoder_mask: torch.Tensor,
     answers: Sequence[Sequence[Tokens]],
-) -> Iterator[float]:
-    """Scores of a decoder row of answers a prompt, in order; ``encoder_states`` ``[B, S, D]``."""
+    watch_greedy: bool,
+) -> Iterator[tuple[float, bool]]:
+    """Score of each answer of a decoder row a prompt, in order, and whether it was seen to be the greedy one.
+
+    ``encoder_states`` is ``[B, S, D]``.
+    """
     config = model.config
     folded = _fold(answers, start=config.decoder_start_token_id, padding=config.pad_token_id)
     device = encoder_states.device
@@ -135,12 +149,14 @@ def _score_answers(
         position_ids=folded.position_ids.to(device),
         attention_mask=folded.may_attend.to(device),
     ).last_hidden_state
-    log_probabilities = _target_log_probabilities(
-        model, hidden[folded.target_mask.to(device)], folded.targets.to(device)
+    log_probabilities, likeliest = _target_log_probabilities(
+        model, hidden[folded.target_mask.to(device)], folded.targets.to(device), watch_greedy
     )
+    owner = folded.answer_of_target
     scores = torch.zeros(sum(map(len, answers)), dtype=torch.float64)
-    scores.index_add_(0, folded.answer_of_target, log_probabilities.double().cpu())
-    return iter(scores.tolist())
+    scores.index_add_(0, owner, log_probabilities.double().cpu())
+    missed = torch.zeros(len(scores), dtype=torch.int64).index_add_(0, owner, (~likeliest).long().cpu())
+    return zip(scores.tolist(), (missed == 0).tolist(), strict=True)
 
 
 def _fold(answers: Sequence[Sequence[Tokens]], *, start: int, padding: int) -> _FoldedAnswers:
@@ -175,13 +191,20 @@ def _fold(answers: Sequence[Sequence[Tokens]], *, start: int, padding: int) -> _
 
 
 def _target_log_probabilities(
-    model: MetroT0ForConditionalGeneration, hidden: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    """``log p(target)`` ``[N]`` in float32 from decoder states ``[N, D]``, a few rows of logits at a time."""
+    model: MetroT0ForConditionalGeneration, hidden: torch.Tensor, targets: torch.Tensor, watch_greedy: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``log p(target)`` ``[N]`` in float32 from decoder states ``[N, D]``, a few rows of logits at a time.
+
+    With it, ``[N]``, whether a target was seen to be the likeliest token.
+    """
     at_once = max(1, LOGITS_AT_ONCE.get(hidden.device.type, 2**21) // model.config.vocab_size)
-    # The fused cross-entropy is the logit minus log-sum-exp in one pass: half the time of the two on a CPU.
-    parts = [
-        -F.cross_entropy(model.project(states).float(), wanted, reduction="none")
-        for states, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True)
-    ]
-    return torch.cat(parts)
+    parts: list[torch.Tensor] = []
+    likeliest: list[torch.Tensor] = []
+    for states, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True):
+        logits = model.project(states).float()
+        # The fused cross-entropy is the logit minus log-sum-exp in one pass: half the time of the two on a CPU.
+        parts.append(-F.cross_entropy(logits, wanted, reduction="none"))
+        likeliest.append(
+            logits.argmax(-1) == wanted if watch_greedy else torch.zeros_like(wanted, dtype=torch.bool)
+        )
+    return torch.cat(parts), torch.cat(likeliest)

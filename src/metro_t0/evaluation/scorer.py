@@ -22,11 +22,19 @@ LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
 
 @dataclass
 class DistinctPrompt:
-    """A prompt, its distinct answers with their scores, and how many given rows ask about it."""
+    """A prompt, its distinct answers with their scores, and how many given rows ask about it.
+
+    Attributes:
+        tokens: the prompt.
+        scores: log-likelihood of each answer.
+        rows: how many given rows ask about it.
+        greedy: the answers whose every token is the likeliest one; filled in by a scorer that watches for it.
+    """
 
     tokens: Tokens
     scores: dict[Tokens, float] = field(default_factory=dict)
     rows: int = 0
+    greedy: set[Tokens] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
