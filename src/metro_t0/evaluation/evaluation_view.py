@@ -68,7 +68,12 @@ def evaluation_view(record: EvaluationRecord, label: str, sample: PredictionSamp
         "groups": _group_views(tasks),
         "scorings": [name for name in results.get("scoring", []) if name != "official"],
         "wordings": any(len(task["templates"]) > 1 for task in tasks),
-        "confusions": [_confusion_view(name, counter.confusion(name)) for name in counter.names()],
+        "confusions": [
+            _confusion_view(
+                name, counter.confusion(name), "subject" if name in groups.values() else "template"
+            )
+            for name in counter.names()
+        ],
         "generated": results.get("generated", []),
         "skipped": results.get("skipped", []),
         "counts": {name: verdicts.count(name) for name in ("above chance", "within noise", "below chance")},
@@ -206,13 +211,13 @@ def _group_views(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(views, key=lambda view: -view["mean"])
 
 
-def _confusion_view(name: str, confusion: Confusion | None) -> dict[str, Any]:
+def _confusion_view(name: str, confusion: Confusion | None, kind: str) -> dict[str, Any]:
     assert confusion is not None
     totals = confusion.counts.sum(axis=1)
     return {
         "name": name,
         "labels": confusion.labels,
-        "templates": confusion.templates,
+        "summed_over": f"{confusion.templates} {kind}{'' if confusion.templates == 1 else 's'}",
         "rows": [
             {
                 "label": label,
