@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from metro_t0.evaluation.aggregate import TaskScore, score_overall, score_task, score_template
+from metro_t0.evaluation.aggregate import TaskScore, score_task, score_template
 from metro_t0.evaluation.predictions import Prediction, TemplatePredictions, rescored, write_predictions
-from metro_t0.evaluation.suites import overall_entry, task_entry, template_entry
+from metro_t0.evaluation.results import group_entries, overall_entry, task_entry, template_entry
 
 HOSTILE = "</script><script>alert(1)</script> <img src=x onerror=alert(2)> {{ 7 * 7 }} & \"quoted\" 'too'"
 
@@ -148,9 +148,6 @@ def write_evaluation(
             scores.append(score)
             entries.append(entry)
             prompts += plan.rows * plan.templates
-    overall = score_overall(scores)
-    others = [entry["other_scores"]["length-normalised"] for entry in entries]
-    rights = sum(template["correct"] for entry in entries for template in entry["templates"])
     results = {
         "format_version": 2,
         "suite": suite,
@@ -163,12 +160,8 @@ def write_evaluation(
         "precision": {"dtype": "bfloat16", "sample": 400, "changed": 3},
         "scoring": ["official", "length-normalised"],
         "checksums": {"model": f"{seed:064x}", "templates": "b" * 64, "data": "c" * 64},
-        "overall": {
-            **overall_entry(overall),
-            "micro": rights / prompts,
-            "expected_tasks": len(tasks),
-            "other_scores": {"length-normalised": float(np.mean(others))},
-        },
+        "overall": overall_entry(scores, entries, expected_tasks=len(tasks)),
+        "groups": group_entries(scores, entries),
         "tasks": entries,
         "missing": [{"task": name, "reason": f"no data of {name} {HOSTILE[:20]}"} for name in missing],
         "failures": [{"task": name, "reason": "the answer is not among the choices"} for name in failing],
@@ -217,22 +210,26 @@ def _write_task(folder: Path, plan: PlannedTask, skill: float, seed: int) -> tup
         predictions, gold_list = [item.prediction for item in items], [item.gold for item in items]
         score = score_template(predictions, gold_list, [item.choices for item in items])
         normalised = float(np.mean([rescored(item, "length-normalised") == item.gold for item in items]))
-        entry = template_entry("demo", None, "validation", name, score, truncated=3)
-        entries.append(entry | {"other_scores": {"length-normalised": normalised}})
+        others = {"length-normalised": normalised}
+        entries.append(
+            template_entry("demo", None, "validation", name, score, truncated=3, other_scores=others)
+        )
         template_scores.append(score)
         correct[:, index] = np.equal(predictions, gold_list)
     task = score_task(template_scores, correct)
-    entry = task_entry(plan.name, "demo", None, "validation", plan.rows, task, entries)
-    entry |= {
-        "group": plan.group,
-        "supervised": plan.supervised,
-        "expected_rows": plan.expected_rows,
-        "truncated_prompts": 3 * plan.templates,
-        "seconds": 1.0,
-        "other_scores": {
-            "length-normalised": float(np.mean([e["other_scores"]["length-normalised"] for e in entries]))
-        },
-    }
+    entry = task_entry(
+        plan.name,
+        "demo",
+        None,
+        "validation",
+        plan.rows,
+        task,
+        entries,
+        group=plan.group,
+        supervised=plan.supervised,
+        expected_rows=plan.expected_rows,
+        seconds=1.0,
+    )
     return task, entry
 
 

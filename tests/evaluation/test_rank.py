@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from small_models import WORDS, make_model, make_tokenizer, rank_plainly
 
-from metro_t0.evaluation import rank as rank_module
+from metro_t0.evaluation import folded
 from metro_t0.evaluation.rank import rank
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
@@ -58,7 +58,7 @@ def test_equals_the_plain_computation(
     row_tokens: int,
 ) -> None:
     """Over shapes, paddings, numbers of answers, batch sizes, and answers split over several decoder rows."""
-    monkeypatch.setattr(rank_module, "_TOKENS_PER_DECODER_ROW", row_tokens)
+    monkeypatch.setattr(folded, "_TOKENS_PER_DECODER_ROW", row_tokens)
     model = make_model(tokenizer, seed=seed, layers=1 + seed % 2, heads=heads)
     prompts, choices = [row[0] for row in rows], [row[1] for row in rows]
     # 41 tokens, so that long prompts and answers are cut on the way.
@@ -128,6 +128,7 @@ def test_long_prompts_and_answers_are_cut_and_said(
     cut, whole = rank(model, tokenizer, [long, "yes"], [["yes", long], ["yes", "no"]])
     assert cut.prompt_truncated and cut.choices_truncated == 1
     assert not whole.prompt_truncated and whole.choices_truncated == 0
+    assert cut.lengths == [len(tokenizer("yes").input_ids) - 1, 63], "an answer's tokens and </s>"
     same = rank(model, tokenizer, [long + " and more"], [["yes", long]])[0]
     assert same.log_likelihoods == cut.log_likelihoods, "what is beyond the model's positions is not read"
 

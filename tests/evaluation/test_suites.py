@@ -13,8 +13,9 @@ from evaluation_folders import write_lines
 from small_models import WORDS, make_model, make_tokenizer, rank_plainly
 
 from metro_t0.evaluation.loading import load_model
-from metro_t0.evaluation.report import write_report
-from metro_t0.evaluation.suites import evaluate
+from metro_t0.evaluation.predictions import read_predictions
+from metro_t0.evaluation.questions import OPEN_ENDED
+from metro_t0.evaluation.suites import EvaluationSettings, evaluate
 from metro_t0.prompts.mixture import load_mixture
 
 TEMPLATES: dict[str, Any] = {
@@ -75,10 +76,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_results_are_those_of_plain_scoring(model_folder: Path, tmp_path: Path) -> None:
     suite = write_suite(tmp_path / "suite")
-    returned = evaluate(model_folder.parent, suite, tmp_path / "out", limit=30)
+    returned = evaluate(model_folder.parent, suite, tmp_path / "out", EvaluationSettings(limit=30))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results == json.loads(json.dumps(returned))
-    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["examples.jsonl", "results.json"]
+    left = [path.name for path in sorted((tmp_path / "out").iterdir())]
+    assert left == ["evaluation.json", "predictions", "report.html", "results.json", "results.md"]
     (task,) = results["tasks"]
     model, tokenizer = load_model(model_folder)
     mixture_task = load_mixture(suite).tasks[0]
@@ -99,30 +101,65 @@ def test_results_are_those_of_plain_scoring(model_folder: Path, tmp_path: Path) 
         assert sum(entry["dropped"].values()) == 30 - len(usable)
     assert task["rows"] == 30
     assert task["mean"] == pytest.approx(np.mean([entry["accuracy"] for entry in task["templates"]]))
-    assert results["skipped"] == [
-        {"task": "follows", "template": "open", "reason": "open-ended: it has no answer choices to rank"}
-    ]
+    assert results["skipped"] == [{"task": "follows", "template": "open", "reason": OPEN_ENDED}]
 
 
-def test_examples_can_be_read_and_the_page_written(model_folder: Path, tmp_path: Path) -> None:
-    evaluate(model_folder, write_suite(tmp_path / "suite"), tmp_path / "out")
-    page = write_report([], tmp_path / "report.html", evaluation=tmp_path / "out").read_text()
+def test_predictions_can_be_read_and_the_page_written(model_folder: Path, tmp_path: Path) -> None:
+    results = evaluate(model_folder, write_suite(tmp_path / "suite"), tmp_path / "out")
+    found = read_predictions(tmp_path / "out" / "predictions")
+    assert {of.template for of in found} == {"plain question", "only the sure", "row's own choices"}
+    by_name = {entry["template"]: entry for entry in results["tasks"][0]["templates"]}
+    for of in found:
+        assert of.task == "follows" and len(of.items) == by_name[of.template]["examples"]
+        assert (
+            np.mean([item.prediction == item.gold for item in of.items]) == by_name[of.template]["accuracy"]
+        )
+        for item in of.items:
+            assert len(item.choices) == len(item.log_likelihoods) == len(item.lengths)
+            assert item.prediction == int(np.argmax(item.log_likelihoods))
+            assert any(word in item.prompt for word in WORDS)
+    page = (tmp_path / "out" / "report.html").read_text()
     assert "follows" in page and "Not scored" in page and "plain question" in page
+
+
+def test_other_scores_stand_beside_the_official_one(model_folder: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    settings = EvaluationSettings(scoring=("length-normalised", "calibrated"), limit=12)
+    results = evaluate(model_folder, suite, tmp_path / "out", settings)
+    official = evaluate(model_folder, suite, tmp_path / "official", EvaluationSettings(limit=12))
+    assert results["scoring"] == ["official", "length-normalised", "calibrated"]
+    assert results["tasks"][0]["mean"] == official["tasks"][0]["mean"]
+    model, tokenizer = load_model(model_folder)
+    by_name = {entry["template"]: entry for entry in results["tasks"][0]["templates"]}
+    for of in read_predictions(tmp_path / "out" / "predictions"):
+        hits = {"length-normalised": 0, "calibrated": 0}
+        for item in of.items:
+            (scores,) = rank_plainly(model, tokenizer, [item.prompt], [item.choices])
+            (empty,) = rank_plainly(model, tokenizer, [""], [item.choices])
+            lengths = [len(tokenizer(choice)["input_ids"]) - 1 for choice in item.choices]
+            hits["length-normalised"] += int(np.argmax(np.divide(scores, lengths))) == item.gold
+            hits["calibrated"] += int(np.argmax(np.subtract(scores, empty))) == item.gold
+        for name, count in hits.items():
+            assert by_name[of.template]["other_scores"][name] == pytest.approx(count / len(of.items))
 
 
 def test_the_same_suite_gives_the_same_results(model_folder: Path, tmp_path: Path) -> None:
     suite = write_suite(tmp_path / "suite")
-    first, second = (evaluate(model_folder, suite, tmp_path / name, seed=3) for name in ("a", "b"))
-    timeless = [{k: v for k, v in r.items() if k not in ("seconds", "written")} for r in (first, second)]
-    assert timeless[0] == timeless[1]
-    assert (tmp_path / "a" / "examples.jsonl").read_bytes() == (
-        tmp_path / "b" / "examples.jsonl"
-    ).read_bytes()
+    first, second = (
+        evaluate(model_folder, suite, tmp_path / name, EvaluationSettings(seed=3)) for name in ("a", "b")
+    )
+    for results in (first, second):
+        for key in ("seconds", "written", "examples_per_second"):
+            results.pop(key)
+        results["tasks"][0].pop("seconds")
+    assert first == second
+    one, other = (read_predictions(tmp_path / name / "predictions") for name in ("a", "b"))
+    assert [of.items for of in one] == [of.items for of in other]
 
 
 def test_long_prompts_are_counted(model_folder: Path, tmp_path: Path) -> None:
     suite = write_suite(tmp_path / "suite", use=["plain question"])
-    results = evaluate(model_folder, suite, tmp_path / "out", max_input_length=12)
+    results = evaluate(model_folder, suite, tmp_path / "out", EvaluationSettings(max_input_length=12))
     assert 0 < results["truncated_prompts"] == results["tasks"][0]["templates"][0]["truncated_prompts"] <= 40
 
 
@@ -155,7 +192,13 @@ def test_a_broken_template_ends_the_run_and_leaves_nothing(
 def test_other_mistakes(model_folder: Path, tmp_path: Path) -> None:
     suite = write_suite(tmp_path / "suite")
     with pytest.raises(ValueError, match="limit must be at least 1"):
-        evaluate(model_folder, suite, tmp_path / "out", limit=0)
+        evaluate(model_folder, suite, tmp_path / "out", EvaluationSettings(limit=0))
+    with pytest.raises(ValueError, match="no scoring 'best'; known: official, length-normalised, calibrated"):
+        evaluate(model_folder, suite, tmp_path / "out", EvaluationSettings(scoring=("best",)))
+    with pytest.raises(ValueError, match="shots must be 0 or more"):
+        evaluate(model_folder, suite, tmp_path / "out", EvaluationSettings(shots=-1))
+    with pytest.raises(ValueError, match="no 'shots:' rows"):
+        evaluate(model_folder, suite, tmp_path / "out", EvaluationSettings(shots=1))
     with pytest.raises(ValueError, match="no model at"):
         evaluate(tmp_path / "nowhere", suite, tmp_path / "out")
     with pytest.raises(ValueError, match=r"holds a config\.json"):
@@ -178,9 +221,9 @@ def test_real_tasks_and_templates(golden: Path, real_data: Path, tmp_path: Path)
         golden / "hf_tiny",
         suite,
         tmp_path / "out",
+        EvaluationSettings(limit=8),
         templates=real_data / "promptsource_templates",
         data_root=real_data / "tasks",
-        limit=8,
     )
     rte, hellaswag = results["tasks"]
     assert (rte["dataset"], rte["subset"], rte["split"], rte["rows"]) == (

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from metro_t0.evaluation.plain import readable_tokens
 from metro_t0.evaluation.rank import progress_bar
+from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Generation:
 
 
 def generate_texts(
-    model: MetroT0ForConditionalGeneration,
-    tokenizer: MetroT0Tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     *,
     max_new_tokens: int = 64,
@@ -49,7 +49,7 @@ def generate_texts(
     """Answer each prompt, in the order given.
 
     Args:
-        model: used on its own device.
+        model: ours, or another encoder-decoder of transformers; used on its own device.
         tokenizer: of the model.
         texts: the prompts.
         max_new_tokens: longest answer.
@@ -71,8 +71,8 @@ def generate_texts(
         )
     import torch
 
-    limit = min(max_input_length, model.config.num_positions)
-    lengths = [len(ids) + 2 for ids in tokenizer.encode_texts(list(texts))]
+    limit = readable_tokens(model, max_input_length)
+    lengths = _lengths(tokenizer, texts)
     # Prompts of like length together: little padding.
     order = sorted(range(len(texts)), key=lambda index: min(lengths[index], limit))
     outputs: dict[int, str] = {}
@@ -104,3 +104,10 @@ def generate_texts(
     return [
         Generation(text, outputs[index].strip(), lengths[index] > limit) for index, text in enumerate(texts)
     ]
+
+
+def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, special tokens counted."""
+    if isinstance(tokenizer, MetroT0Tokenizer):
+        return [len(ids) + 2 for ids in tokenizer.encode_texts(list(texts))]
+    return [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]] if texts else []

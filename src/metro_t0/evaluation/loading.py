@@ -1,18 +1,20 @@
-"""Opens a trained model for evaluation: a model folder, a run directory, or a name on the Hugging Face Hub.
+"""A model and its tokenizer from a folder, a run directory or the Hub.
 
 model, tokenizer = load_model("runs/finetune")
+model, tokenizer = load_model("google/flan-t5-base", precision="bf16")
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+Precision = Literal["fp32", "bf16"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -37,36 +39,74 @@ def model_folder(path: str | Path) -> str:
     )
 
 
-def load_model(path: str | Path) -> tuple[MetroT0ForConditionalGeneration, MetroT0Tokenizer]:
-    """The model in float32 without dropout, on the GPU if there is one, and its tokenizer.
+def load_model(
+    path: str | Path, precision: Precision = "fp32", device: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model without dropout, on the GPU if there is one, and its tokenizer.
+
+    A folder of the published format or ours becomes a ``MetroT0ForConditionalGeneration``; any other is read by
+    transformers' Auto classes and must be an encoder-decoder.
 
     Args:
-        path: a model folder (published format or ours), a run directory, or a Hub name.
+        path: a model folder, a run directory, or a Hub name.
+        precision: of the weights and of all that is computed with them; log-probabilities are float32 in any case.
+        device: as torch names it; by default the GPU if there is one.
 
     Raises:
-        ValueError: there is no model, or it cannot be read.
+        ValueError: there is no model, it cannot be read, it is no encoder-decoder, or its decoder has no start token.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
-    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
-
     folder = model_folder(path)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     shows_progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model = MetroT0ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        tokenizer = MetroT0Tokenizer.from_pretrained(folder)
-    except OSError as error:
+        model, tokenizer = _read(folder, dtype)
+    except (OSError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot read the model at {path}: {error}") from error
     finally:
         if shows_progress:
             transformers_logging.enable_progress_bar()
-    if len(tokenizer) != model.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer at {path} has {len(tokenizer)} ids, but the model's embedding has "
-            f"{model.config.vocab_size} rows: they do not belong together"
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.eval().to(device), tokenizer
+
+
+def _read(folder: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer by the kind that the folder's configuration names."""
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedConfig
+
+    from metro_t0.evaluation.plain import start_token, vocabulary_rows
+    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
+    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+
+    described, _ = PreTrainedConfig.get_config_dict(folder)
+    if described.get("model_type") == MetroT0ForConditionalGeneration.config_class.model_type:
+        model: Any = MetroT0ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        tokenizer: Any = MetroT0Tokenizer.from_pretrained(folder)
+        if len(tokenizer) != model.config.vocab_size:
+            raise ValueError(_strangers(folder, len(tokenizer), model.config.vocab_size))
+    else:
+        config = AutoConfig.from_pretrained(folder)
+        if not config.is_encoder_decoder:
+            raise ValueError(
+                f"the model at {folder} is no encoder-decoder ({config.model_type}): answers are ranked by models that "
+                "encode a prompt and decode an answer, as T5 and BART do"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # Where a folder holds no tokenizer, transformers makes an empty one: special tokens and at most a space.
+        if len(tokenizer) <= len(tokenizer.all_special_ids) + 1:
+            raise ValueError(f"there is no tokenizer in {folder}: save the model's own there")
+        model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype)
+        rows = vocabulary_rows(model)
+        if len(tokenizer) > rows:
+            raise ValueError(_strangers(folder, len(tokenizer), rows))
+    start_token(model)
+    return model, tokenizer
+
+
+def _strangers(folder: str, ids: int, rows: int) -> str:
+    tokenizer = f"the tokenizer at {folder} has {ids} ids"
+    return f"{tokenizer}, but the model's embedding has {rows} rows: they do not belong together"

@@ -74,15 +74,19 @@ def predictions_file(folder: Path, task: str, template: str) -> Path:
 def write_predictions(folder: Path, predictions: TemplatePredictions) -> Path:
     """Writes a template's file aside and renames it."""
     path = predictions_file(folder, predictions.task, predictions.template)
-    path.parent.mkdir(parents=True, exist_ok=True)
     head = {name: value for name, value in vars(predictions).items() if name != "items"}
-    lines = [head, *map(dataclasses.asdict, predictions.items)]
+    write_lines(path, [head, *map(dataclasses.asdict, predictions.items)])
+    return path
+
+
+def write_lines(path: Path, lines: Sequence[object]) -> None:
+    """Writes gzipped JSON lines aside and renames the file; makes its folder. Equal lines are equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.writing")
-    # No time stamp in it: equal predictions are equal files.
+    # No time stamp in it.
     with aside.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
         file.writelines(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
     aside.replace(path)
-    return path
 
 
 def read_template_predictions(path: Path) -> TemplatePredictions:

@@ -1,406 +1,361 @@
 """Zero-shot evaluation on a suite: every task, every template, ranked and scored.
 
-    results = evaluate(Path("runs/finetune"), Path("suite.yaml"), Path("results"))
+    results = evaluate("runs/finetune", "t0", Path("results"), data_root=Path("data"))
     results["overall"]["mean"], results["tasks"][0]["templates"][0]["accuracy"]
 
-A suite is a file in the format of mixtures (``metro_t0.prompts.mixture``) whose tasks name their
-``evaluation`` rows. All prompts are rendered before the model is loaded, so that a broken template ends the
-run at once. Then the output directory gets two files, both or none:
+A suite is one that has a name or a file (``suite_file.py``). The model is loaded once; templates of a task share
+batches, and what was ranked is on the disk template by template (``evaluation_folder.py``), so that a killed evaluation
+goes on where it stood. A task that fails is named, and the others go on. In the end the folder holds:
 
-- ``results.json``: ``overall`` (mean over tasks), ``tasks`` (each with mean, median and spread over its
-  ``templates``, chance and a 95 % interval), ``skipped`` (templates that have no answers to rank, with the
-  reason). Accuracies are 0-1. The functions ending in ``_entry`` say which keys there are.
-- ``examples.jsonl``: a few examples of each task, drawn at random, for people to read.
+- ``results.json``: ``overall``, ``tasks`` (each with its ``templates``), ``missing`` (tasks without data),
+  ``failures``, ``skipped`` (templates without answers to rank), ``generated`` (what was written for those); see
+  ``results.py``.
+- ``results.md``: the same as a table; ``report.html``: a page to look at.
+- ``predictions/``: every single one, see ``predictions.py``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import json
+import hashlib
 import math
 import platform
-import shutil
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from metro_t0.evaluation.aggregate import (
-    OverallScore,
-    TaskScore,
-    TemplateScore,
-    score_overall,
-    score_task,
-    score_template,
-)
+from metro_t0.evaluation.evaluation_folder import EvaluationFolder, check_unfinished
 from metro_t0.evaluation.loading import load_model
+from metro_t0.evaluation.predictions import Prediction, TemplatePredictions
+from metro_t0.evaluation.questions import OPEN_ENDED, Questions, TaskQuestions, add_shots, ask
 from metro_t0.evaluation.rank import RankResult, progress_bar, rank_rows
-from metro_t0.prompts.mixture import load_mixture
+from metro_t0.evaluation.report import write_report
+from metro_t0.evaluation.results import (
+    FORMAT_VERSION,
+    OFFICIAL,
+    SCORINGS,
+    Entry,
+    group_entries,
+    overall_entry,
+    task_results,
+)
+from metro_t0.evaluation.suite_file import Suite, load_suite
+from metro_t0.evaluation.supervision import trained_on
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
-    from metro_t0.prompts.tasks import Task
-    from metro_t0.prompts.template import Template
-    from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
+# Fewer prompts than this are ranked together with those of the task's next template: enough of them for batches of like
+# length, and little is lost when the process is killed.
+_PROMPTS_AT_ONCE = 2048
 
-FORMAT_VERSION = 1
-EXAMPLES_PER_TASK = 12
-
-Entry = dict[str, Any]
+Ranker = Callable[[Sequence[str], Sequence[Sequence[str]], Callable[[int], None]], list[RankResult]]
 
 
-@dataclass
-class _Prompts:
-    """One template on the rows of its task: what is to be ranked.
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is asked, of which rows, and how it is scored.
 
     Attributes:
-        template: its name.
-        rows: index of each prompt's row in the task.
-        inputs: the prompts.
-        choices: their answers.
-        golds: index of the correct answer.
-        dropped: rows that gave no example, by reason.
+        limit: only the first rows of each task; None = all.
+        split: instead of the splits that the suite's tasks name.
+        shots: solved examples before each question.
+        max_input_length: tokens of a prompt that are read, ``<s>`` and ``</s>`` included.
+        scoring: further ways of scoring beside the official one, of ``results.SCORINGS``.
+        precision: of the weights and activations; log-probabilities are float32 in any case.
+        generate: whether templates without answer choices are answered freely and scored.
+        seed: of the bootstrap and of what templates draw.
     """
 
-    template: str
-    rows: list[int] = field(default_factory=list)
-    inputs: list[str] = field(default_factory=list)
-    choices: list[list[str]] = field(default_factory=list)
-    golds: list[int] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
+    limit: int | None = None
+    split: str | None = None
+    shots: int = 0
+    max_input_length: int = 512
+    scoring: tuple[str, ...] = ()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    generate: bool = False
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises ValueError naming the setting that cannot be."""
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, not {self.limit}")
+        if self.shots < 0:
+            raise ValueError(f"shots must be 0 or more, not {self.shots}")
+        for name in self.scoring:
+            if name not in SCORINGS:
+                raise ValueError(f"no scoring {name!r}; known: {', '.join(SCORINGS)}")
 
 
 @dataclass
-class _RenderedTask:
-    task: Task
-    number_of_rows: int
-    prompts: list[_Prompts]
-    skipped: list[Entry]
+class _Course:
+    """An evaluation on its way."""
+
+    asked: list[TaskQuestions]
+    failures: dict[str, str]
+    say: Callable[[str], None]
+
+    def fail(self, task: str, error: Exception) -> None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        self.failures[task] = reason
+        self.asked = [one for one in self.asked if one.task.name != task]
+        self.say(f"{task} failed, the others go on: {reason}")
 
 
 def evaluate(
     model: str | Path,
-    suite: Path,
+    suite: str | Path,
     out: Path,
+    settings: EvaluationSettings | None = None,
     *,
     templates: Path | None = None,
     data_root: Path | None = None,
-    limit: int | None = None,
-    max_input_length: int = 512,
-    seed: int = 0,
+    story_cloze: Path | None = None,
+    batch_tokens: int | None = None,
     console: Console | None = None,
 ) -> Entry:
     """Rank and score every task of a suite.
 
     Args:
-        model: a model folder, a run directory, or a Hub name.
-        suite: the suite's file.
-        out: directory for ``results.json`` and ``examples.jsonl``; made if need be.
+        model: a model folder, a run directory, or a Hub name; any sequence-to-sequence model of transformers.
+        suite: ``t0``, ``mmlu``, or a suite's file.
+        out: folder to fill; an evaluation that was interrupted in it is gone on with.
+        settings: by default everything official.
         templates: takes the place of the suite's own templates folder.
         data_root: takes the place of the suite's own ``DIR/<dataset>/<subset or default>/<split>.jsonl.gz``.
-        limit: only the first rows of each task.
-        max_input_length: tokens of a prompt that are read.
-        seed: of the bootstrap, of what templates draw, and of the examples.
-        console: shows a progress bar there; silent without.
+        story_cloze: StoryCloze's CSV of 2016, validation, as its authors send it.
+        batch_tokens: padded tokens computed at once; by default what suits the device.
+        console: shows a progress bar and what fails there; silent without.
 
     Returns:
-        What ``results.json`` holds.
+        What ``results.json`` holds. ``failures`` names the tasks that failed.
 
     Raises:
-        ValueError: ``out`` holds results already, the suite is broken, a template gives no example for any
-            row of its task, an answer is not among its choices, no template has choices, or the model
-            cannot be read.
+        ValueError: ``out`` holds results already, the suite is broken or none of its tasks can be scored, or the model
+        cannot be read.
     """
+    settings = settings or EvaluationSettings()
+    settings.check()
     out = Path(out)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}")
-    _check_output(out)
-    mixture = load_mixture(suite, templates=templates, data_root=data_root)
-    rendered = [_render(task, limit=limit, seed=seed) for task in mixture.tasks]
-    if not any(task.prompts for task in rendered):
-        raise ValueError(
-            f"{suite}: no template has answer choices to rank; ranking needs templates with answer_choices"
-        )
+    check_unfinished(out)
+    the_suite = load_suite(
+        suite, templates=templates, data_root=data_root, split=settings.split, story_cloze=story_cloze
+    )
+    say = (lambda line: console.print(line, markup=False)) if console else (lambda line: None)
+    course = _ask(the_suite, settings, say)
     network, tokenizer = load_model(model)
+    if settings.shots:
+        _add_shots(course, settings, tokenizer)
+    model_checksum = weights_checksum(network)
+    asked_for = {"format_version": FORMAT_VERSION, "suite": the_suite.name, "model": model_checksum}
+    asked_of_tasks = {
+        one.task.name: _together([one.data_checksum, one.templates_checksum]) for one in course.asked
+    }
+
+    def rank(
+        prompts: Sequence[str], choices: Sequence[Sequence[str]], advance: Callable[[int], None]
+    ) -> list[RankResult]:
+        return rank_rows(
+            network,
+            tokenizer,
+            prompts,
+            choices,
+            max_input_length=settings.max_input_length,
+            batch_tokens=batch_tokens,
+            advance=advance,
+        )
 
     start = time.perf_counter()
-    entries: list[Entry] = []
-    scores: list[TaskScore] = []
-    examples: list[Entry] = []
-    total = sum(len(prompts.inputs) for task in rendered for prompts in task.prompts)
-    with progress_bar(console, total, "Ranking answers") as advance:
-        for task in rendered:
-            if not task.prompts:
-                continue
-            ranked = _rank_task(
-                network,
-                tokenizer,
-                task,
-                max_input_length,
-                advance,
+    with EvaluationFolder(out, {**asked_for, **asdict(settings)}, asked_of_tasks) as folder:
+        predictions = _rank_all(course, folder, rank, "calibrated" in settings.scoring, console)
+        known = trained_on(model) or frozenset()
+        scored = [
+            task_results(
+                one,
+                [predictions[one.task.name, questions.template] for questions in one.questions],
+                scoring=settings.scoring,
+                supervised=(one.task.dataset, one.task.subset) in known,
+                seed=settings.seed,
             )
-            score, entry = _score(task, ranked, seed=seed)
-            scores.append(score)
-            entries.append(entry)
-            examples.extend(_examples(task, ranked, seed=seed))
-    seconds = time.perf_counter() - start
-
-    results: Entry = {
-        "format_version": FORMAT_VERSION,
-        "suite": mixture.name,
-        "model": str(model),
-        "limit": limit,
-        "max_input_length": max_input_length,
-        "seed": seed,
-        "overall": overall_entry(score_overall(scores)),
-        "tasks": entries,
-        "skipped": [skipped for task in rendered for skipped in task.skipped],
-        "prompts": total,
-        "truncated_prompts": sum(t["truncated_prompts"] for entry in entries for t in entry["templates"]),
-        "seconds": seconds,
-        "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "environment": _environment(network),
-    }
-    _write(out, results, examples)
+            for one in course.asked
+            if one.questions
+        ]
+        entries = [entry for entry, _ in scored]
+        seconds = time.perf_counter() - start
+        prompts = sum(len(of.items) for of in predictions.values())
+        results: Entry = {
+            "format_version": FORMAT_VERSION,
+            "suite": the_suite.name,
+            "model": str(model),
+            "limit": settings.limit,
+            "split": settings.split,
+            "shots": settings.shots,
+            "max_input_length": settings.max_input_length,
+            "seed": settings.seed,
+            "scoring": [OFFICIAL, *settings.scoring],
+            "checksums": {
+                "model": model_checksum,
+                "templates": _together(one.templates_checksum for one in course.asked),
+                "data": _together(one.data_checksum for one in course.asked),
+            },
+            "overall": overall_entry(
+                [score for _, score in scored], entries, expected_tasks=len(the_suite.order)
+            ),
+            "groups": group_entries([score for _, score in scored], entries),
+            "tasks": entries,
+            "missing": [{"task": name, "reason": reason} for name, reason in the_suite.missing.items()],
+            "failures": [{"task": name, "reason": reason} for name, reason in course.failures.items()],
+            "skipped": [
+                {"task": one.task.name, "template": template.name, "reason": OPEN_ENDED}
+                for one in course.asked
+                for template in one.open_ended
+            ],
+            "prompts": prompts,
+            "truncated_prompts": sum(entry["truncated_prompts"] for entry in entries),
+            "seconds": seconds,
+            "examples_per_second": prompts / math.fsum(of.seconds for of in predictions.values()),
+            "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "environment": _environment(network),
+        }
+        folder.finish(results)
+        write_report([], out / "report.html", evaluation=out, title=f"{the_suite.name}: {Path(model).name}")
     return results
 
 
-# ---- entries of results.json -----------------------------------------------------------------------------
+def weights_checksum(model: Any) -> str:
+    """SHA-256 of a model's tensors, in the order of their names, in the precision that they are held in."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        flat = tensor.detach().cpu().contiguous().view(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
-def template_entry(
-    dataset: str,
-    subset: str | None,
-    split: str,
-    template: str,
-    score: TemplateScore,
-    *,
-    truncated: int = 0,
-    dropped: dict[str, int] | None = None,
-) -> Entry:
-    """One template's line: where it comes from, its score (:class:`TemplateScore`), and what was cut or left out."""
-    return {
-        "dataset": dataset,
-        "subset": subset,
-        "split": split,
-        "template": template,
-        "accuracy": score.accuracy,
-        "examples": score.examples,
-        "correct": score.correct,
-        "chance": score.chance,
-        "majority": score.majority,
-        "interval": list(score.interval),
-        "truncated_prompts": truncated,
-        "dropped": dropped or {},
-    }
-
-
-def task_entry(
-    name: str,
-    dataset: str,
-    subset: str | None,
-    split: str,
-    rows: int,
-    score: TaskScore,
-    templates: list[Entry],
-) -> Entry:
-    """One task's line: its :class:`TaskScore` and its templates' entries."""
-    return {
-        "task": name,
-        "dataset": dataset,
-        "subset": subset,
-        "split": split,
-        "rows": rows,
-        "mean": score.mean,
-        "median": score.median,
-        "spread": dataclasses.asdict(score.spread),
-        "interval": list(score.interval),
-        "chance": score.chance,
-        "majority": score.majority,
-        "verdict": score.verdict,
-        "templates": templates,
-    }
-
-
-def overall_entry(score: OverallScore) -> Entry:
-    """The suite's headline."""
-    return {
-        "mean": score.mean,
-        "interval": list(score.interval),
-        "chance": score.chance,
-        "tasks": score.tasks,
-        "verdict": score.verdict,
-    }
-
-
-# ---- rendering -------------------------------------------------------------------------------------------
-
-
-def _render(task: Task, *, limit: int | None, seed: int) -> _RenderedTask:
-    rows = list(task.evaluation_rows(limit))
-    if not rows:
-        raise ValueError(f"task {task.name!r} has no rows to evaluate in {task.source('evaluation')}")
-    prompts: list[_Prompts] = []
-    skipped: list[Entry] = []
-    for template in task.templates:
-        if template.answer_choices is None:
-            reason = "open-ended: it has no answer choices to rank"
-            skipped.append({"task": task.name, "template": template.name, "reason": reason})
-        else:
-            prompts.append(_render_template(task, template, rows, seed))
-    return _RenderedTask(task, len(rows), prompts, skipped)
-
-
-def _render_template(task: Task, template: Template, rows: Sequence[dict[str, Any]], seed: int) -> _Prompts:
-    prompts = _Prompts(template.name)
-    for index, row in enumerate(rows):
-        rendered = task.render(template, row, index, "evaluation", seed)
-        reason = (
-            "no input"
-            if not rendered.input
-            else "no target"
-            if not rendered.target
-            else "more than one ||| in it"
-            if rendered.num_parts != 2
-            else None
-        )
-        if reason is not None:
-            prompts.dropped[reason] += 1
-            continue
-        choices = rendered.answer_choices or []
-        if rendered.target not in choices:
-            raise ValueError(
-                f"task {task.name!r}, {template}, row {index + 1}: the answer {rendered.target[:80]!r} is not among "
-                f"the choices {choices}; mend the template, or leave it out by 'use:' in the suite"
-            )
-        prompts.rows.append(index)
-        prompts.inputs.append(rendered.input)
-        prompts.choices.append(choices)
-        prompts.golds.append(choices.index(rendered.target))
-    if not prompts.inputs:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in prompts.dropped.most_common())
+def _ask(suite: Suite, settings: EvaluationSettings, say: Callable[[str], None]) -> _Course:
+    """All tasks as questions; a task that cannot be asked is a failure of that task, unless all are."""
+    course = _Course([], {}, say)
+    first: ValueError | None = None
+    for task in suite.tasks:
+        try:
+            course.asked.append(ask(task, limit=settings.limit, seed=settings.seed))
+        except ValueError as error:
+            first = first or error
+            if len(suite.tasks) > 1:
+                course.fail(task.name, error)
+    if not course.asked and first is not None:
+        raise first
+    if not any(one.questions for one in course.asked) and not settings.generate:
         raise ValueError(
-            f"task {task.name!r}, {template}: gives no example for any of the {len(rows)} rows: {reasons}"
+            f"suite {suite.name!r}: no template has answer choices to rank; ranking needs templates with "
+            "answer_choices, and --generate scores what the model writes"
         )
-    return prompts
+    return course
 
 
-# ---- ranking and scoring ---------------------------------------------------------------------------------
+def _add_shots(course: _Course, settings: EvaluationSettings, tokenizer: Any) -> None:
+    def fits(prompt: str) -> bool:
+        return len(tokenizer(prompt)["input_ids"]) <= settings.max_input_length
+
+    for one in list(course.asked):
+        try:
+            add_shots(one, settings.shots, fits=fits, seed=settings.seed)
+        except ValueError as error:
+            if len(course.asked) == 1:
+                raise
+            course.fail(one.task.name, error)
 
 
-def _rank_task(
-    model: MetroT0ForConditionalGeneration,
-    tokenizer: MetroT0Tokenizer,
-    task: _RenderedTask,
-    max_input_length: int,
-    advance: Callable[[int], None],
-) -> list[list[RankResult]]:
-    """Results a template; all templates of the task share batches, since their prompts are of like length."""
+def _rank_all(
+    course: _Course, folder: EvaluationFolder, rank: Ranker, calibrated: bool, console: Console | None
+) -> dict[tuple[str, str], TemplatePredictions]:
+    """Predictions of every (task, template), those of an earlier call included."""
+    done: dict[tuple[str, str], TemplatePredictions] = {}
+    for one in course.asked:
+        for questions in one.questions:
+            found = folder.predictions(one.task.name, questions.template)
+            if found is not None:
+                done[one.task.name, questions.template] = found
+    total = sum(len(questions.prompts) for one in course.asked for questions in one.questions)
+    before = sum(len(found.items) for found in done.values())
+    if before:
+        course.say(f"going on: {before:,} of {total:,} prompts were ranked before")
+    with progress_bar(console, total, "Ranking answers") as advance:
+        advance(before)
+        for one in list(course.asked):
+            name = one.task.name
+            try:
+                for group in _groups([q for q in one.questions if (name, q.template) not in done]):
+                    for predicted in _rank_group(name, group, rank, calibrated, advance):
+                        folder.add(predicted)
+                        done[name, predicted.template] = predicted
+            except (ValueError, RuntimeError) as error:
+                if len(course.asked) == 1 and not course.failures:
+                    raise
+                course.fail(name, error)
+    return {key: found for key, found in done.items() if key[0] not in course.failures}
+
+
+def _groups(questions: Sequence[Questions]) -> Iterator[list[Questions]]:
+    group: list[Questions] = []
+    for one in questions:
+        group.append(one)
+        if sum(len(member.prompts) for member in group) >= _PROMPTS_AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _rank_group(
+    task: str, group: Sequence[Questions], rank: Ranker, calibrated: bool, advance: Callable[[int], None]
+) -> Iterator[TemplatePredictions]:
+    """Ranks some templates of a task together."""
+    start = time.perf_counter()
     results = iter(
-        rank_rows(
-            model,
-            tokenizer,
-            [text for prompts in task.prompts for text in prompts.inputs],
-            [choices for prompts in task.prompts for choices in prompts.choices],
-            max_input_length=max_input_length,
-            advance=advance,
+        rank(
+            [prompt for one in group for prompt in one.prompts],
+            [choices for one in group for choices in one.choices],
+            advance,
         )
     )
-    return [[next(results) for _ in prompts.inputs] for prompts in task.prompts]
-
-
-def _score(
-    task: _RenderedTask, ranked: Sequence[Sequence[RankResult]], *, seed: int
-) -> tuple[TaskScore, Entry]:
-    source = task.task
-    split = source.source("evaluation").split
-    correct = np.full((task.number_of_rows, len(task.prompts)), math.nan)
-    scores: list[TemplateScore] = []
-    entries: list[Entry] = []
-    for column, (prompts, results) in enumerate(zip(task.prompts, ranked, strict=True)):
-        predictions = [result.prediction for result in results]
-        correct[prompts.rows, column] = np.equal(predictions, prompts.golds)
-        score = score_template(predictions, prompts.golds, prompts.choices)
-        scores.append(score)
-        entries.append(
-            template_entry(
-                source.dataset,
-                source.subset,
-                split,
-                prompts.template,
-                score,
-                truncated=sum(result.prompt_truncated for result in results),
-                dropped=dict(prompts.dropped),
+    unprompted: dict[str, float] = {}
+    if calibrated:
+        answers = list(
+            dict.fromkeys(answer for one in group for choices in one.choices for answer in choices)
+        )
+        (alone,) = rank([""], [answers], lambda rows: None)
+        unprompted = dict(zip(answers, alone.log_likelihoods, strict=True))
+    seconds = (time.perf_counter() - start) / sum(len(one.prompts) for one in group)
+    for one in group:
+        items = [
+            Prediction(
+                row,
+                prompt,
+                choices,
+                result.log_likelihoods,
+                result.lengths,
+                result.prediction,
+                gold,
+                [unprompted[answer] for answer in choices] if calibrated else None,
+                result.prompt_truncated,
             )
-        )
-    asked = correct[~np.isnan(correct).all(axis=1)]
-    task_score = score_task(scores, asked, seed=seed)
-    entry = task_entry(
-        source.name, source.dataset, source.subset, split, task.number_of_rows, task_score, entries
-    )
-    return task_score, entry
+            for row, prompt, choices, gold, result in zip(
+                one.rows, one.prompts, one.choices, one.golds, results, strict=False
+            )
+        ]
+        yield TemplatePredictions(task, one.template, items, dict(one.dropped), seconds * len(items))
 
 
-def _examples(task: _RenderedTask, ranked: Sequence[Sequence[RankResult]], *, seed: int) -> list[Entry]:
-    """A few (template, row) pairs of a task, drawn at random."""
-    pairs = [
-        (column, place) for column, prompts in enumerate(task.prompts) for place in range(len(prompts.rows))
-    ]
-    rng = np.random.default_rng(seed)
-    drawn = rng.permutation(len(pairs))[:EXAMPLES_PER_TASK]
-    examples = []
-    for column, place in (pairs[index] for index in drawn):
-        prompts, result = task.prompts[column], ranked[column][place]
-        examples.append(
-            {
-                "task": task.task.name,
-                "template": prompts.template,
-                "row": prompts.rows[place],
-                "prompt": prompts.inputs[place],
-                "choices": prompts.choices[place],
-                "log_likelihoods": result.log_likelihoods,
-                "prediction": result.prediction,
-                "gold": prompts.golds[place],
-            }
-        )
-    return examples
+def _together(checksums: Iterable[str]) -> str:
+    return hashlib.sha256("".join(checksums).encode()).hexdigest()
 
 
-# ---- output ----------------------------------------------------------------------------------------------
-
-
-def _check_output(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a directory for the results")
-    for name in ("results.json", "examples.jsonl"):
-        if (out / name).exists():
-            raise ValueError(f"{out} already holds {name}; give another directory, or remove it first")
-
-
-def _write(out: Path, results: Entry, examples: Sequence[Entry]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=out, prefix=".writing-"))
-    try:
-        lines = (json.dumps(example, ensure_ascii=False) + "\n" for example in examples)
-        (aside / "examples.jsonl").write_text("".join(lines), encoding="utf-8")
-        text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-        (aside / "results.json").write_text(text, encoding="utf-8")
-        # results.json last: where it is, the examples are too.
-        for name in ("examples.jsonl", "results.json"):
-            (aside / name).replace(out / name)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _environment(model: MetroT0ForConditionalGeneration) -> Entry:
+def _environment(model: Any) -> Entry:
     import torch
     import transformers
 

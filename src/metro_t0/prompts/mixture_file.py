@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2.exceptions import TemplateSyntaxError
 
 from metro_t0.prompts.published import PUBLISHED, find_templates, published_file, templates_folder
+from metro_t0.prompts.sandbox import compiled_expression
 from metro_t0.prompts.sources import (
     HubDataset,
     LocalFile,
@@ -31,10 +33,13 @@ SETTINGS = ("cap", "check_choices", "validation_fraction")
 
 _PARTS = ("train", "validation", "evaluation")
 _MIXTURE_KEYS = ("name", "include", *SETTINGS, "templates", "data_root", "tasks")
-_FACTS = ("kind", "train_size", "labels", "hub_source", "verified", "licence", "licence_source")
+_FACTS = (
+    *("kind", "train_size", "labels", "hub_source", "verified", "licence", "licence_source"),
+    *("group", "evaluation_size"),
+)
 _TASK_KEYS = (
-    *("name", "dataset", "subset", *_PARTS, "templates", "use", "rename", "relabel", "weight", "cap", "hub"),
-    *_FACTS,
+    *("name", "dataset", "subset", *_PARTS, "shots", "own_file", "templates", "templates_of", "use"),
+    *("rename", "relabel", "columns", "weight", "cap", "hub", *_FACTS),
 )
 _HUB_KEYS = ("id", "subset", "split")
 _HUB_PLACE_KEYS = ("id", "subset", "train", "validation", "rename")
@@ -42,15 +47,23 @@ _HUB_PLACE_KEYS = ("id", "subset", "train", "validation", "rename")
 
 @dataclass(frozen=True)
 class Places:
-    """Where templates and rows are, instead of what the files say.
+    """Where templates and rows are, instead of what the files say, and what they are read for.
 
     Attributes:
         templates: folder or file of templates.
         data_root: folder of rows, see ``sources.data_root_file``.
+        evaluates: a suite is read: tasks have the rows that they are scored on, and need none to train on.
+        split: of a suite, instead of the splits that its tasks name.
+        own_files: of a suite, files of rows by the name that a task has for them under ``own_file:``.
+        published: file of a name under ``include:``, None for one that is not published.
     """
 
     templates: Path | None = None
     data_root: Path | None = None
+    evaluates: bool = False
+    split: str | None = None
+    own_files: Mapping[str, Path] = field(default_factory=dict)
+    published: Callable[[str], Path | None] = published_file
 
 
 @dataclass
@@ -62,12 +75,14 @@ class MixtureFileContent:
         settings: the ``SETTINGS`` that are said; those of an including file go before those of the included.
         tasks: with rows to be had, included ones first.
         absent: (task without rows, why there are none).
+        order: names of all of them as the files have them.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
     absent: list[tuple[Task, str]] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
 
     def names(self) -> set[str]:
         """Names of all tasks."""
@@ -75,10 +90,10 @@ class MixtureFileContent:
 
 
 def read_mixture_file(path: Path, places: Places, *, including: tuple[Path, ...] = ()) -> MixtureFileContent:
-    """Reads a mixture's file, or a published mixture by its name.
+    """Reads the file of a mixture or suite, or a published one by its name.
 
     Args:
-        path: the file, or one of ``PUBLISHED``.
+        path: the file, or a published name.
         places: take the place of the file's own.
         including: files whose inclusion led here.
 
@@ -86,7 +101,7 @@ def read_mixture_file(path: Path, places: Places, *, including: tuple[Path, ...]
         ValueError: in one line, what is wrong where (an unknown key is named with the nearest known one).
     """
     if not path.is_file():
-        path = published_file(str(path)) or path
+        path = places.published(str(path)) or path
     if path in including:
         raise ValueError(f"{path}: includes itself (by way of {', '.join(map(str, including))})")
     content = _read_yaml(path)
@@ -103,6 +118,7 @@ def read_mixture_file(path: Path, places: Places, *, including: tuple[Path, ...]
         folder=path.parent,
         templates=places.templates or _path(content, "templates", path.parent, str(path)),
         data_root=places.data_root or _path(content, "data_root", path.parent, str(path)),
+        places=places,
     )
     for number, entry in enumerate(entries or [], start=1):
         where = f"{path}, task {number}"
@@ -127,7 +143,7 @@ def _include(
         name, weight = given.get("mixture"), _weight(given, where)
         if not isinstance(name, str):
             raise ValueError(f"{where} must be a list of {known}, not {entry!r}")
-        found = published_file(name) or _resolve(name, path.parent)
+        found = places.published(name) or _resolve(name, path.parent)
         content = read_mixture_file(found, places, including=including)
         result.settings.update(content.settings)
         for task, reason in [(task, None) for task in content.tasks] + list(content.absent):
@@ -138,6 +154,7 @@ def _include(
 def _add(result: MixtureFileContent, task: Task, reason: str | None, where: str) -> None:
     if task.name in result.names():
         raise ValueError(f"{where}: another task is called {task.name!r}: give it a 'name:'")
+    result.order.append(task.name)
     if reason is None:
         result.tasks.append(task)
     else:
@@ -151,6 +168,7 @@ class _TaskReader:
     folder: Path
     templates: Path | None
     data_root: Path | None
+    places: Places
 
     def __post_init__(self) -> None:
         self._opened: dict[Path, TemplateFolder | DatasetTemplates] = {}
@@ -161,31 +179,23 @@ class _TaskReader:
             raise ValueError(f"{where}: is not a mapping with 'dataset:'")
         _check_keys(entry, _TASK_KEYS, where)
         key, dataset, subset = self._dataset(entry, where)
-        sources = {
-            part: self._source(entry[part], dataset, subset, f"{where}, '{part}:'")
-            for part in _PARTS
-            if entry.get(part) is not None
-        }
-        rename = _rename(entry, where)
         hub = _hub_place(entry, where)
-        reason = None
-        if not sources:
-            if self.data_root is not None:
-                sources, reason = self._under_data_root(dataset, subset)
-            elif hub:
-                sources = _on_hub(hub, where)
-                rename = {**rename, **_rename(hub, f"{where}, 'hub:'")}
-            elif "hub" in entry:
-                reason = str(entry.get("hub_source") or "no place on the Hub is named")
-            else:
-                raise ValueError(f"{where}: names no rows: add 'train:', 'validation:' or 'evaluation:'")
+        find = self._to_evaluate if self.places.evaluates else self._to_train
+        sources, reason = find(entry, dataset, subset, hub, where)
+        templates, fault = self._templates_of(entry, str(entry.get("templates_of") or key), where)
+        if fault is not None and not self.places.evaluates:
+            raise ValueError(f"{where}: {fault}")
+        rename = _rename(entry, where)
+        if any(isinstance(source, HubDataset) for source in sources.values()):
+            rename = {**rename, **_rename(hub, f"{where}, 'hub:'")}
         task = Task(
             str(entry.get("name") or key),
             dataset,
             subset,
-            self._templates_of(entry, key, where),
+            templates,
             rename=rename,
             relabel=_relabel(entry, where),
+            columns=_columns(entry, where),
             weight=_weight(entry, where),
             cap=_task_cap(entry, where),
             facts=_facts(entry, hub, where),
@@ -195,9 +205,82 @@ class _TaskReader:
             raise ValueError(
                 f"{where}: 'cap: {task.cap}' leaves no example for each of its {len(task.templates)} templates"
             )
-        return task, reason
+        return task, reason or fault
 
-    def _templates_of(self, entry: Mapping[str, Any], key: str, where: str) -> tuple[Template, ...]:
+    def _to_train(
+        self, entry: Mapping[str, Any], dataset: str, subset: str | None, hub: Mapping[str, Any], where: str
+    ) -> tuple[dict[str, Source], str | None]:
+        """Sources of a mixture's task, and why there are none (None when there are)."""
+        sources = {
+            part: self._source(entry[part], dataset, subset, f"{where}, '{part}:'")
+            for part in _PARTS
+            if entry.get(part) is not None
+        }
+        if sources:
+            return sources, None
+        if self.data_root is not None:
+            return self._under_data_root(dataset, subset)
+        if hub:
+            return _on_hub(hub, where), None
+        return {}, _no_place(entry, where)
+
+    def _to_evaluate(
+        self, entry: Mapping[str, Any], dataset: str, subset: str | None, hub: Mapping[str, Any], where: str
+    ) -> tuple[dict[str, Source], str | None]:
+        """Sources of a suite's task, and why it has no rows to score (None when it has)."""
+        given = entry.get("evaluation", entry.get("validation"))
+        named = given["split"] if isinstance(given, Mapping) and set(given) == {"split"} else None
+        if given is not None and named is None:
+            if self.places.split:
+                raise ValueError(f"{where}: names its rows, not a split of them: leave --split out")
+            return {"evaluation": self._source(given, dataset, subset, where)}, None
+        own_file = self.places.own_files.get(str(entry.get("own_file")))
+        split = self.places.split or str(named or hub.get("validation") or "validation")
+        source, reason = self._split(split, own_file, entry, dataset, subset, hub, where)
+        if source is None:
+            return {}, reason
+        sources: dict[str, Source] = {"evaluation": source}
+        shots = entry.get("shots")
+        if isinstance(shots, str):
+            sources["shots"] = self._source(shots, dataset, subset, f"{where}, 'shots:'")
+        elif shots is not None:
+            if not isinstance(shots, Mapping) or set(shots) != {"split"}:
+                raise ValueError(f"{where}, 'shots:': must be a file or {{split: ...}}")
+            source, _ = self._split(str(shots["split"]), None, entry, dataset, subset, hub, where)
+            if source is not None:
+                sources["shots"] = source
+        return sources, None
+
+    def _split(
+        self,
+        split: str,
+        own_file: Path | None,
+        entry: Mapping[str, Any],
+        dataset: str,
+        subset: str | None,
+        hub: Mapping[str, Any],
+        where: str,
+    ) -> tuple[Source | None, str | None]:
+        """A split to evaluate on, or why it is not to be had."""
+        if own_file is not None:
+            return LocalFile(own_file, split), None
+        if self.data_root is not None:
+            try:
+                return data_root_file(self.data_root, dataset, subset, split), None
+            except ValueError as error:
+                return None, f"{error}; {entry['hub_source']}" if entry.get("own_file") else str(error)
+        if hub:
+            return HubDataset(hub["id"], str(hub["subset"]) if hub.get("subset") else None, split), None
+        if "hub" not in entry:
+            raise ValueError(
+                f"{where}: names a split only, and there is no 'data_root:' to find it under: add one, or --data-root"
+            )
+        return None, _no_place(entry, where)
+
+    def _templates_of(
+        self, entry: Mapping[str, Any], key: str, where: str
+    ) -> tuple[tuple[Template, ...], str | None]:
+        """The templates of a task, and what is wrong where there are none of these names."""
         templates = _path(entry, "templates", self.folder, where) or self.templates
         if templates is None:
             try:
@@ -208,9 +291,9 @@ class _TaskReader:
         if templates not in self._opened:
             self._opened[templates] = open_templates(templates)
         try:
-            return choose_templates(self._opened[templates], key, _use(entry, where))
+            return choose_templates(self._opened[templates], key, _use(entry, where)), None
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            return (), str(error)
 
     def _under_data_root(self, dataset: str, subset: str | None) -> tuple[dict[str, Source], str | None]:
         """Sources under the data root; splits that do not begin with ``train`` are never trained on."""
@@ -267,6 +350,13 @@ def _hub_place(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     return hub
 
 
+def _no_place(entry: Mapping[str, Any], where: str) -> str:
+    """Why an entry that names no rows has none. Raises ValueError when it should have named some."""
+    if "hub" not in entry:
+        raise ValueError(f"{where}: names no rows: add 'train:', 'validation:' or 'evaluation:'")
+    return str(entry.get("hub_source") or "no place on the Hub is named")
+
+
 def _on_hub(hub: Mapping[str, Any], where: str) -> dict[str, Source]:
     train = str(hub.get("train") or "train")
     if not train.startswith("train"):
@@ -281,21 +371,39 @@ def _on_hub(hub: Mapping[str, Any], where: str) -> dict[str, Source]:
 
 
 def _facts(entry: Mapping[str, Any], hub: Mapping[str, Any], where: str) -> TaskFacts:
-    size, labels = entry.get("train_size"), entry.get("labels") or {}
-    if not (size is None or (type(size) is int and size >= 0)):
-        raise ValueError(f"{where}: 'train_size:' must be a whole number, not {size!r}")
+    labels = entry.get("labels") or {}
+    for key in ("train_size", "evaluation_size"):
+        size = entry.get(key)
+        if not (size is None or (type(size) is int and size >= 0)):
+            raise ValueError(f"{where}: '{key}:' must be a whole number, not {size!r}")
     if not isinstance(labels, Mapping) or not all(isinstance(names, list) for names in labels.values()):
         raise ValueError(f"{where}: 'labels:' must be a mapping such as {{label: [bad, good]}}")
     return TaskFacts(
         kind=str(entry.get("kind") or ""),
-        train_size=size,
+        train_size=entry.get("train_size"),
         labels={str(column): tuple(map(str, names)) for column, names in labels.items()},
         hub=hub.get("id"),
         hub_source=str(entry.get("hub_source") or ""),
         verified=bool(entry.get("verified", False)),
         licence=str(entry.get("licence") or ""),
         licence_source=str(entry.get("licence_source") or ""),
+        group=str(entry.get("group") or ""),
+        evaluation_size=entry.get("evaluation_size"),
     )
+
+
+def _columns(entry: Mapping[str, Any], where: str) -> dict[str, str]:
+    columns = entry.get("columns") or {}
+    if not isinstance(columns, Mapping) or not all(isinstance(value, str) for value in columns.values()):
+        raise ValueError(f"{where}: 'columns:' must be a mapping such as {{answerKey: \"'ABCD'[answer]\"}}")
+    for name, expression in columns.items():
+        try:
+            compiled_expression(expression)
+        except TemplateSyntaxError as error:
+            raise ValueError(
+                f"{where}, 'columns:': {name!r} is not a valid expression: {error.message}"
+            ) from None
+    return {str(name): expression for name, expression in columns.items()}
 
 
 def _rename(entry: Mapping[str, Any], where: str) -> dict[str, str]:

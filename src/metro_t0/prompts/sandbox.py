@@ -190,3 +190,24 @@ def environment() -> TemplateEnvironment:
     # It draws words from a generator that no seed of ours reaches.
     del env.globals["lipsum"]
     return env
+
+
+@functools.lru_cache(maxsize=256)
+def compiled_expression(expression: str) -> Callable[..., Any]:
+    """A Jinja expression as a function of its variables, which gives a Python value.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is no expression. The function raises jinja2.UndefinedError when it uses what is
+        not there.
+    """
+    compiled = (
+        environment().overlay(undefined=MissingColumn).compile_expression(expression, undefined_to_none=False)
+    )
+
+    def evaluate(**variables: Any) -> Any:
+        value = compiled(**variables)
+        if isinstance(value, MissingColumn):
+            value._fail_with_undefined_error()
+        return value
+
+    return evaluate

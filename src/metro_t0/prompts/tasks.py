@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from metro_t0.prompts.sandbox import compiled_expression
 from metro_t0.prompts.sources import HubDataset, Row, Source
 from metro_t0.prompts.template import (
     DatasetTemplates,
@@ -32,7 +33,7 @@ from metro_t0.prompts.template import (
     load_templates,
 )
 
-Part = Literal["train", "validation", "evaluation"]
+Part = Literal["train", "validation", "evaluation", "shots"]
 
 _LABEL_OF_CHOICES = re.compile(r"answer_choices\s*\[\s*(\w+)\s*\]")
 
@@ -50,6 +51,8 @@ class TaskFacts:
         verified: whether it was loaded and looked at.
         licence: as its source states it; empty when not known.
         licence_source: who states it.
+        group: what results of several datasets are also summed up by, e.g. ``STEM``; empty when not said.
+        evaluation_size: rows of the whole split that is evaluated.
     """
 
     kind: str = ""
@@ -60,6 +63,8 @@ class TaskFacts:
     verified: bool = False
     licence: str = ""
     licence_source: str = ""
+    group: str = ""
+    evaluation_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,11 @@ class Task:
         train: rows to finetune on.
         validation: rows whose loss is watched while finetuning.
         evaluation: rows to score answers on.
+        shots: rows that solved examples before a question are taken from.
         rename: column of the data -> the name that the templates use for it. Rows that have it under that name already
             stay as they are.
         relabel: column of the data -> for each of its classes, from 0, the class that the templates mean.
+        columns: further column -> the Jinja expression that makes it of the others, e.g. ``"'ABCD'[answer]"``.
         weight: how often an epoch goes over the task's windows: it takes ``weight`` times as many examples of each
             template, rounded. With 2 an uncapped template gives each example twice an epoch, a capped one two
             windows; with 0.5 half a window, and the next epoch the next half.
@@ -91,8 +98,10 @@ class Task:
     train: Source | None = None
     validation: Source | None = None
     evaluation: Source | None = None
+    shots: Source | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     relabel: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     weight: float = 1.0
     cap: int | None = None
     facts: TaskFacts = field(default_factory=TaskFacts)
@@ -122,7 +131,9 @@ class Task:
         if isinstance(source, HubDataset):
             self.check_class_names(source, source.class_names())
         for number, row in enumerate(source.rows(limit), start=1):
-            yield self.renamed(row, number, part) if self.rename or self.relabel else row
+            if self.rename or self.relabel:
+                row = self.renamed(row, number, part)
+            yield self._with_columns(row, number, part) if self.columns else row
 
     def evaluation_rows(self, limit: int | None = None) -> Iterator[Row]:
         """The rows to score answers on: ``evaluation:``, else ``validation:``."""
@@ -190,6 +201,18 @@ class Task:
             )
         known = {name: self._relabelled(name, value, number, part) for name, value in row.items()}
         return {self.rename.get(name, name): value for name, value in known.items()}
+
+    def _with_columns(self, row: Row, number: int, part: Part) -> Row:
+        variables = {name.replace("-", "_"): value for name, value in row.items()}
+        made = {}
+        for name, expression in self.columns.items():
+            try:
+                made[name] = compiled_expression(expression)(**variables)
+            except Exception as error:  # whatever an expression can raise
+                raise ValueError(
+                    f"{self.source(part)}, row {number}: column {name!r} cannot be made by {expression!r}: {error}"
+                ) from error
+        return {**row, **made}
 
     def _relabelled(self, column: str, value: Any, number: int, part: Part) -> Any:
         classes = self.relabel.get(column)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -95,6 +96,8 @@ class RunDirectory:
         """Write ``model/`` from the last checkpoint, whole or not at all."""
         with new_directory(self.model) as folder:
             copy_model(checkpoint, folder)
+            # The model's folder says on its own what it was trained on.
+            shutil.copy(self.path / "data_card.json", folder)
             make_durable(folder)
 
 
