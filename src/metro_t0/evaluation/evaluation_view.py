@@ -65,7 +65,7 @@ def evaluation_view(record: EvaluationRecord, label: str, sample: PredictionSamp
         "overall": _overall_view(results),
         "rows": in_suite_order(tasks + absent_rows(results)),
         "tasks": tasks,
-        "groups": _group_views(tasks),
+        "groups": _group_views(tasks, results.get("groups", [])),
         "scorings": [name for name in results.get("scoring", []) if name != "official"],
         "wordings": any(len(task["templates"]) > 1 for task in tasks),
         "confusions": [
@@ -184,8 +184,9 @@ def _statement(task: Record, interval: tuple[float, float], where: str) -> str:
     return text
 
 
-def _group_views(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _group_views(tasks: Sequence[dict[str, Any]], entries: Sequence[Record]) -> list[dict[str, Any]]:
     """Fields of a suite that has them, the best first; a field's score is the plain mean of its tasks."""
+    intervals = {entry["group"]: entry["interval"] for entry in entries}
     by_group: dict[str, list[dict[str, Any]]] = {}
     for task in tasks:
         if task.get("group"):
@@ -199,6 +200,7 @@ def _group_views(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "mean": mean,
+                "interval": intervals.get(name),
                 "chance": chance,
                 "tasks": ranked,
                 "strip": charts.template_strip(
