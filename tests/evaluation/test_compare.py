@@ -165,15 +165,26 @@ def test_evaluations_of_other_rows_are_refused(make: Callable[..., EvaluationRec
     nothing = compare(first, make({"b": {"t": rows_of(1, 0)}}))
     assert (nothing.tasks, nothing.overall) == ([], None)
     assert nothing.notes[-1] == "They have no predictions of a task in common: nothing to compare."
-    items = [Prediction(0, "row 0", ["a", "c"], [-1.0, -2.0], [2, 2], 0, 0)]
-    write_predictions(tmp_path / "x" / "predictions", TemplatePredictions("a", "t", items))
+    (tmp_path / "x").mkdir()
     (tmp_path / "x" / "results.json").write_text(json.dumps(first.results))
-    with pytest.raises(ValueError, match=r"task 'a', template 't', row 1: .* different data"):
-        compare(first, read_evaluation(tmp_path / "x"))
-    worded_otherwise = {"checksums": {"templates": "other"}, **first.results}
-    (tmp_path / "x" / "results.json").write_text(json.dumps(worded_otherwise))
-    notes = compare(first, read_evaluation(tmp_path / "x")).notes
-    assert notes == ["The templates are not the same (their checksums differ)."]
+    for choices, gold in ((["a", "b"], 1), (["a", "b", "c"], 0)):
+        items = [Prediction(0, "row 0", choices, [-1.0] * len(choices), [2] * len(choices), 0, gold)]
+        write_predictions(tmp_path / "x" / "predictions", TemplatePredictions("a", "t", items))
+        with pytest.raises(
+            ValueError, match=r"task 'a', template 't', row 1: another answer .* different data"
+        ):
+            compare(first, read_evaluation(tmp_path / "x"))
+
+
+def test_other_wordings_and_checksums_are_said(make: Callable[..., EvaluationRecord]) -> None:
+    first = make({"a": {"t": rows_of(1, 0)}}, checksums={"data": "d", "templates": "1"})
+    second = make({"a": {"t": rows_of(1, 0)}}, checksums={"data": "d", "templates": "2"})
+    items = [Prediction(row, f"Row {row}?", ["x", "y"], [-1.0, -2.0], [2, 2], 0, 0) for row in range(2)]
+    write_predictions(second.path / "predictions", TemplatePredictions("a", "t", items))
+    assert compare(first, second).notes == [
+        "The templates are not the same (their checksums differ).",
+        "a: 2 of 2 prompts were not the same for both.",
+    ]
 
 
 def test_spread_over_several_evaluations(tmp_path: Path) -> None:

@@ -35,7 +35,6 @@ _SETTINGS = {
     "shots": "numbers of solved examples before a prompt",
     "max_input_length": "lengths at which prompts are cut",
 }
-_CHECKSUMS = {"data": "data", "templates": "templates"}
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,12 @@ def compare(first: EvaluationRecord, second: EvaluationRecord, *, seed: int = 0)
     draws: list[np.ndarray] = []
     ours, theirs = (_templates(record.results) for record in (first, second))
     for task in ours:
-        if task in theirs and (pair := _paired_rows(task, first, second)) is not None:
-            task_draws = bootstrap_draws(pair[1] - pair[0], seed=_task_seed(seed, task))
+        if task in theirs and (pair := _pair(task, first, second)) is not None:
+            task_draws = bootstrap_draws(pair.second - pair.first, seed=_task_seed(seed, task))
+            if pair.other_prompts:
+                notes.append(
+                    f"{task}: {pair.other_prompts:,} of {pair.answers:,} prompts were not the same for both."
+                )
             tasks.append(_task_difference(task, pair, task_draws))
             draws.append(task_draws)
     notes += _left_out_notes(ours, theirs, {task.task for task in tasks})
@@ -200,11 +203,20 @@ def _templates(results: Record) -> dict[str, list[str]]:
     return {task["task"]: [entry["template"] for entry in task["templates"]] for task in results["tasks"]}
 
 
-def _paired_rows(
-    task: str, first: EvaluationRecord, second: EvaluationRecord
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """``[rows, templates]`` of each: 1 right, 0 wrong, NaN where not both answered; None if there is no such row."""
+@dataclass(frozen=True)
+class _Pair:
+    """A task's outcomes: ``[rows, templates]`` of each evaluation, 1 right, 0 wrong, NaN where not both answered."""
+
+    first: np.ndarray
+    second: np.ndarray
+    answers: int
+    other_prompts: int
+
+
+def _pair(task: str, first: EvaluationRecord, second: EvaluationRecord) -> _Pair | None:
+    """What both answered of a task; None if there is no such row."""
     columns: list[dict[int, tuple[float, float]]] = []
+    answers = other_prompts = 0
     for template in _templates(first.results)[task]:
         ours, theirs = (record.template_predictions(task, template) for record in (first, second))
         if ours is None or theirs is None:
@@ -212,6 +224,8 @@ def _paired_rows(
         by_row = {item.row: item for item in theirs.items}
         pairs = [(item, by_row[item.row]) for item in ours.items if item.row in by_row]
         _check_same_rows(f"task {task!r}, template {template!r}", pairs, first, second)
+        answers += len(pairs)
+        other_prompts += sum(a.prompt != b.prompt for a, b in pairs)
         if pairs:
             columns.append({a.row: (float(_right(a)), float(_right(b))) for a, b in pairs})
     if not columns:
@@ -219,7 +233,7 @@ def _paired_rows(
     rows = sorted({row for column in columns for row in column})
     nothing = (math.nan, math.nan)
     both = np.array([[column.get(row, nothing) for column in columns] for row in rows])
-    return both[:, :, 0], both[:, :, 1]
+    return _Pair(both[:, :, 0], both[:, :, 1], answers, other_prompts)
 
 
 def _right(item: Prediction) -> bool:
@@ -232,15 +246,12 @@ def _check_same_rows(
     first: EvaluationRecord,
     second: EvaluationRecord,
 ) -> None:
-    """Other templates may word a row's answers otherwise; with the same templates they must be the same answers."""
-    checksums = [record.results.get("checksums") or {} for record in (first, second)]
-    if checksums[0].get("templates") != checksums[1].get("templates"):
-        return
+    """However a template words a row, the row has as many answers, and the same one is correct."""
     for ours, theirs in pairs:
-        if ours.choices != theirs.choices or ours.gold != theirs.gold:
+        if len(ours.choices) != len(theirs.choices) or ours.gold != theirs.gold:
             raise ValueError(
-                f"{where}, row {ours.row + 1}: {first.path} and {second.path} have different answers there, so they "
-                "are of different data and cannot be compared row by row"
+                f"{where}, row {ours.row + 1}: another answer is correct in {first.path} than in {second.path}, so "
+                "they are of different data and cannot be compared row by row"
             )
 
 
@@ -249,10 +260,12 @@ def _setting_notes(first: Record, second: Record) -> Iterable[str]:
         if first.get(key) != second.get(key):
             before, after = ("none" if r.get(key) is None else r[key] for r in (first, second))
             yield f"The {name} differ: {before} and {after}."
+    if _templates(first).keys() != _templates(second).keys():
+        return  # The checksums are over all tasks, so they differ anyway.
     checksums = [record.get("checksums") or {} for record in (first, second)]
-    for key, name in _CHECKSUMS.items():
+    for key in ("data", "templates"):
         if checksums[0].get(key) != checksums[1].get(key):
-            yield f"The {name} are not the same (their checksums differ)."
+            yield f"The {key} are not the same (their checksums differ)."
 
 
 def _left_out_notes(
@@ -275,10 +288,10 @@ def _task_seed(seed: int, task: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {task}".encode()).digest()[:8], "big")
 
 
-def _task_difference(task: str, pair: tuple[np.ndarray, np.ndarray], draws: np.ndarray) -> TaskDifference:
-    first, second = (float(np.nanmean(correct, axis=0).mean()) for correct in pair)
-    rows, templates = pair[0].shape
-    difference = float(np.nanmean(pair[1] - pair[0], axis=0).mean())
+def _task_difference(task: str, pair: _Pair, draws: np.ndarray) -> TaskDifference:
+    first, second = (float(np.nanmean(correct, axis=0).mean()) for correct in (pair.first, pair.second))
+    rows, templates = pair.first.shape
+    difference = float(np.nanmean(pair.second - pair.first, axis=0).mean())
     interval = _interval(draws, difference, rows)
     return TaskDifference(first, second, difference, interval, rows, task=task, templates=templates)
 

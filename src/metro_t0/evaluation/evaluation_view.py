@@ -65,10 +65,15 @@ def evaluation_view(record: EvaluationRecord, label: str, sample: PredictionSamp
         "overall": _overall_view(results),
         "rows": in_suite_order(tasks + absent_rows(results)),
         "tasks": tasks,
-        "groups": _group_views(tasks),
+        "groups": _group_views(tasks, results.get("groups", [])),
         "scorings": [name for name in results.get("scoring", []) if name != "official"],
         "wordings": any(len(task["templates"]) > 1 for task in tasks),
-        "confusions": [_confusion_view(name, counter.confusion(name)) for name in counter.names()],
+        "confusions": [
+            _confusion_view(
+                name, counter.confusion(name), "subject" if name in groups.values() else "template"
+            )
+            for name in counter.names()
+        ],
         "generated": results.get("generated", []),
         "skipped": results.get("skipped", []),
         "counts": {name: verdicts.count(name) for name in ("above chance", "within noise", "below chance")},
@@ -179,8 +184,9 @@ def _statement(task: Record, interval: tuple[float, float], where: str) -> str:
     return text
 
 
-def _group_views(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _group_views(tasks: Sequence[dict[str, Any]], entries: Sequence[Record]) -> list[dict[str, Any]]:
     """Fields of a suite that has them, the best first; a field's score is the plain mean of its tasks."""
+    intervals = {entry["group"]: entry["interval"] for entry in entries}
     by_group: dict[str, list[dict[str, Any]]] = {}
     for task in tasks:
         if task.get("group"):
@@ -194,6 +200,7 @@ def _group_views(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "mean": mean,
+                "interval": intervals.get(name),
                 "chance": chance,
                 "tasks": ranked,
                 "strip": charts.template_strip(
@@ -206,13 +213,13 @@ def _group_views(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(views, key=lambda view: -view["mean"])
 
 
-def _confusion_view(name: str, confusion: Confusion | None) -> dict[str, Any]:
+def _confusion_view(name: str, confusion: Confusion | None, kind: str) -> dict[str, Any]:
     assert confusion is not None
     totals = confusion.counts.sum(axis=1)
     return {
         "name": name,
         "labels": confusion.labels,
-        "templates": confusion.templates,
+        "summed_over": f"{confusion.templates} {kind}{'' if confusion.templates == 1 else 's'}",
         "rows": [
             {
                 "label": label,
