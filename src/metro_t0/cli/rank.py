@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from metro_t0.evaluation.rank import RankResult
+
 
 def rank(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, run directory or Hub name.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Folder of any encoder-decoder, run directory or Hub name.",
+        ),
+    ],
     file: Annotated[
         Path,
         typer.Argument(
@@ -41,28 +50,53 @@ def rank(
     \b
       echo '{"input": "Is the sky blue?", "choices": ["yes", "no"]}' | metro-t0 rank runs/finetune -
       metro-t0 rank runs/finetune questions.jsonl --out answers.jsonl
+      torchrun --nproc-per-node 4 -m metro_t0.cli.main rank runs/finetune questions.jsonl --out answers.jsonl
     """
     from rich.console import Console
 
-    from metro_t0.evaluation.records import read_questions, write_text
+    from metro_t0.evaluation.processes import Processes, rank_together
+    from metro_t0.evaluation.records import read_questions
 
     name = "standard input" if str(file) == "-" else str(file)
-    questions = read_questions(sys.stdin.buffer.read() if str(file) == "-" else file, name)
-
-    from metro_t0.evaluation.loading import load_model
-    from metro_t0.evaluation.rank import rank as rank_answers
-
-    network, tokenizer = load_model(model)
     errors = Console(stderr=True)
-    results = rank_answers(
-        network,
-        tokenizer,
-        [question["input"] for question in questions],
-        [question["choices"] for question in questions],
-        max_input_length=max_input_length,
-        batch_tokens=batch_tokens,
-        console=errors,
-    )
+    with Processes.from_environment() as processes:
+        with processes.together():
+            questions = []
+            if processes.is_main:  # standard input comes to one process alone
+                questions = read_questions(sys.stdin.buffer.read() if str(file) == "-" else file, name)
+        questions = processes.broadcast(questions)
+
+        from metro_t0.evaluation.loading import load_model
+        from metro_t0.evaluation.rank import progress_bar
+
+        with processes.together():
+            network, tokenizer = load_model(model, device=processes.device)
+        shown_on = errors if processes.is_main else None
+        with progress_bar(shown_on, len(questions), "Ranking answers") as advance:
+            results = rank_together(
+                processes,
+                network,
+                tokenizer,
+                [question["input"] for question in questions],
+                [question["choices"] for question in questions],
+                max_input_length=max_input_length,
+                batch_tokens=batch_tokens,
+                advance=advance,
+                say=errors.print,
+            )
+        if processes.is_main:
+            _write(questions, results, out)
+            cut = sum(result.prompt_truncated for result in results)
+            if cut:
+                errors.print(
+                    f"{cut} of {len(results)} prompts were longer than {max_input_length} tokens and were cut."
+                )
+
+
+def _write(questions: list[dict[str, Any]], results: list[RankResult], out: Path | None) -> None:
+    """The questions with what was found, to the file or to standard output."""
+    from metro_t0.evaluation.records import write_text
+
     lines = (
         json.dumps(
             {**question, "log_likelihood": result.log_likelihoods, "prediction": result.prediction},
@@ -75,8 +109,3 @@ def rank(
         sys.stdout.writelines(lines)
     else:
         write_text(out, "".join(lines))
-    cut = sum(result.prompt_truncated for result in results)
-    if cut:
-        errors.print(
-            f"{cut} of {len(results)} prompts were longer than {max_input_length} tokens and were cut."
-        )

@@ -121,7 +121,7 @@ def rank_rows(
 
     ``advance`` hears how many more rows are done, ``say`` a line when memory ran out and less is computed at once.
     """
-    _check_rows(prompts, choices)
+    check_rows(prompts, choices)
     if max_input_length < 2 or max_choice_length < 2:
         raise ValueError("max_input_length and max_choice_length must be at least 2: room for <s> and </s>")
     scorer = _scorer(model, tokenizer)
@@ -170,7 +170,8 @@ def _scorer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Score
     return PlainScorer(model, tokenizer)
 
 
-def _check_rows(prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> None:
+def check_rows(prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> None:
+    """Raises a ValueError unless there is a row of at least one choice for each prompt."""
     if isinstance(prompts, str):
         raise ValueError("prompts is one string; give a list of them, and a list of choices for each")
     if len(prompts) != len(choices):
