@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def main() -> None:
     if settings.json:
         record = {
             "date": datetime.now(UTC).date().isoformat(),
-            "environment": environment(),
+            "environment": environment() | {"lm_eval": version("lm_eval")},
             "model": settings.model or "random weights, base shape",
             "threads": torch.get_num_threads(),
             "batch_size": settings.batch_size,

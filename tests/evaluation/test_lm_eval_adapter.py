@@ -283,6 +283,12 @@ def test_mistakes_are_named_and_leave_nothing(model_folder: Path, tasks: Path, t
     assert not (tmp_path / "no").exists()
 
 
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="without torchrun"):
+        evaluate_lm_eval("model", ["x"], tmp_path / "out")
+
+
 def test_without_lm_eval_one_line_says_what_to_install() -> None:
     code = "import sys; sys.modules['lm_eval'] = None\nimport metro_t0.evaluation.lm_eval_adapter"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -241,11 +242,12 @@ def evaluate_lm_eval(
         What ``lm_eval.simple_evaluate`` returns: ``results`` by task, ``configs``, ``versions``, ``n-samples``...
 
     Raises:
-        ValueError: no such task or model, or the data of a task cannot be had.
+        ValueError: no such task or model, the data of a task cannot be had, or there are several processes.
     """
-    names = _known_tasks(
-        manager := TaskManager(include_path=str(include_path) if include_path else None), tasks
-    )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("tasks of lm-eval run in one process: start the command without torchrun")
+    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    names = _known_tasks(manager, tasks)
     network = MetroT0LM(model, official=official, max_length=max_length)
     try:
         results = simple_evaluate(
