@@ -62,6 +62,8 @@ def shrunk(command: str) -> list[str]:
     words = [expanded(word) for word in shlex.split(command)]
     if words[:4] == ["metro-t0", "mixture", "build", "t0"]:
         words += ["--cap", "300", "--epochs", "1"]
+    if words[:2] == ["metro-t0", "evaluate"] and not {"t0", "mmlu"}.isdisjoint(words):
+        words += ["--limit", "2"]
     if words[0] == "metro-t0":
         words += shlex.split(SHRINK.get(words[1], ""))
     if words[1] in SHRINK and "--budget" in words:

@@ -45,7 +45,7 @@ def test_questions_and_what_is_left_out(make_task: Callable[..., Task]) -> None:
     assert (asked.number_of_rows, plain.rows, plain.golds) == (5, [0, 1, 2, 3, 4], [0, 1, 0, 1, 0])
     assert plain.prompts[3] == "text 3?" and plain.choices[3] == ["yes", "no"]
     assert (sometimes.rows, sometimes.golds) == ([1, 3], [1, 1]), "of equal answers the first is correct"
-    assert sometimes.dropped == {"no input": 3}
+    assert sometimes.dropped == {"empty": 3}
     assert asked.open_ended == [open_ended]
 
 

@@ -29,7 +29,7 @@ def model(tokenizer: MetroT0Tokenizer) -> MetroT0ForConditionalGeneration:
 
 
 def sentences(longest: int) -> st.SearchStrategy[str]:
-    return st.lists(st.sampled_from([*WORDS, "</s>", "<unk>"]), max_size=longest).map(" ".join)
+    return st.lists(st.sampled_from([*WORDS, "</s>", "<unk>", "\n"]), max_size=longest).map(" ".join)
 
 
 rows = st.lists(
@@ -140,6 +140,45 @@ def test_many_answers(model: MetroT0ForConditionalGeneration, tokenizer: MetroT0
     wanted = rank_plainly(model, tokenizer, ["which"], [answers])[0]
     assert result.log_likelihoods == pytest.approx(wanted, rel=1e-4)
     assert result.prediction == wanted.index(max(wanted))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices"),
+    [
+        ("", ["yes", "no"]),
+        (" \n", ["yes", "no"]),
+        ("which", ["", "yes"]),
+        ("which", ["", ""]),
+        ("which", [" ", "", "yes"]),
+        ("which", ["no", "yes", "no", "yes"]),
+        ("which", ["yes"]),
+        ("which", [""]),
+    ],
+)
+def test_odd_rows_have_an_answer(
+    model: MetroT0ForConditionalGeneration, tokenizer: MetroT0Tokenizer, prompt: str, choices: list[str]
+) -> None:
+    """The empty string, white space, equal answers, one answer: each as the plain computation scores it."""
+    result = rank(model, tokenizer, [prompt], [choices])[0]
+    wanted = rank_plainly(model, tokenizer, [prompt], [choices])[0]
+    assert result.log_likelihoods == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    assert result.lengths == [len(tokenizer(choice).input_ids) - 1 for choice in choices]
+    best = result.log_likelihoods[result.prediction]
+    assert best == max(result.log_likelihoods), "the likeliest"
+    assert result.prediction == choices.index(choices[result.prediction]), "of equal ones the first"
+
+
+def test_a_prompt_of_fifty_thousand_characters(tokenizer: MetroT0Tokenizer) -> None:
+    model = make_model(tokenizer, positions=600)
+    words = " ".join(WORDS * 400)[:50_000]
+    assert len(words) == 50_000
+    unbroken = "a" * 50_000
+    start = tokenizer.decode(tokenizer(words, truncation=True, max_length=512).input_ids[1:-1])
+    results = rank(model, tokenizer, [words, unbroken, start], [["yes", "no"]] * 3)
+    assert [result.prompt_truncated for result in results] == [True, True, False]
+    assert results[0].log_likelihoods == pytest.approx(results[2].log_likelihoods, rel=1e-5)
+    wanted = rank_plainly(model, tokenizer, [unbroken], [["yes", "no"]])[0]
+    assert results[1].log_likelihoods == pytest.approx(wanted, rel=1e-4)
 
 
 def test_mistakes_are_named(model: MetroT0ForConditionalGeneration, tokenizer: MetroT0Tokenizer) -> None:

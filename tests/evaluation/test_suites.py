@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from metro_t0.evaluation.loading import load_model
 from metro_t0.evaluation.predictions import read_predictions
 from metro_t0.evaluation.questions import OPEN_ENDED
 from metro_t0.evaluation.suites import EvaluationSettings, evaluate
+from metro_t0.evaluation.written import read_answers
 from metro_t0.prompts.mixture import load_mixture
 
 TEMPLATES: dict[str, Any] = {
@@ -234,3 +237,64 @@ def test_real_tasks_and_templates(golden: Path, real_data: Path, tmp_path: Path)
     )
     assert rte["chance"] == 0.5 and hellaswag["chance"] == 0.25
     assert results["overall"]["mean"] == pytest.approx((rte["mean"] + hellaswag["mean"]) / 2)
+
+
+def test_bfloat16_says_what_it_changes(model_folder: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    precise = evaluate(model_folder, suite, tmp_path / "fp32")
+    assert precise["precision"] == {"dtype": "float32", "sample": None, "changed": None}
+    half = evaluate(model_folder, suite, tmp_path / "bf16", EvaluationSettings(precision="bf16"))
+    assert half["precision"]["dtype"] == "bfloat16" and half["environment"]["precision"] == "bfloat16"
+    assert half["precision"]["sample"] == half["prompts"] == precise["prompts"]
+    pairs = zip(
+        *(read_predictions(tmp_path / name / "predictions") for name in ("fp32", "bf16")), strict=True
+    )
+    changed = sum(
+        a.prediction != b.prediction for x, y in pairs for a, b in zip(x.items, y.items, strict=True)
+    )
+    assert half["precision"]["changed"] == changed
+    assert half["checksums"] == precise["checksums"]
+
+
+def test_templates_without_choices_are_answered_when_asked(model_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torchmetrics")
+    suite = write_suite(tmp_path / "suite", use=["open", "plain question"])
+    results = evaluate(model_folder, suite, tmp_path / "out", EvaluationSettings(generate=True, limit=6))
+    (entry,) = results["generated"]
+    assert (entry["task"], entry["template"], entry["examples"]) == ("follows", "open", 6)
+    assert all(0 <= entry[metric] <= 1 for metric in ("exact_match", "f1", "rouge_l"))
+    (answers,) = read_answers(tmp_path / "out" / "generated")
+    assert [item.target for item in answers.items] == [row["hypothesis"] for row in rows(40)[:6]]
+    assert not results["skipped"] and len(results["tasks"]) == 1
+    only_open = write_suite(tmp_path / "only", use=["open"])
+    results = evaluate(model_folder, only_open, tmp_path / "open", EvaluationSettings(generate=True, limit=3))
+    assert results["overall"] is None and not results["tasks"] and len(results["generated"]) == 1
+
+
+def test_two_processes_give_what_one_gives(model_folder: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    evaluate(model_folder, suite, tmp_path / "one", EvaluationSettings(scoring=("calibrated",)))
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "metro_t0.cli.main",
+    ]
+    command += ["evaluate", model_folder, "--suite", suite, "--out", tmp_path / "two", "--also", "calibrated"]
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1, "the main process alone speaks"
+    one, two = (read_predictions(tmp_path / name / "predictions") for name in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert (a.task, a.template, a.dropped) == (b.task, b.template, b.dropped)
+        for x, y in zip(a.items, b.items, strict=True):
+            assert (x.prompt, x.prediction) == (y.prompt, y.prediction)
+            assert x.log_likelihoods == pytest.approx(y.log_likelihoods, rel=1e-4)
+            assert x.unprompted == pytest.approx(y.unprompted, rel=1e-4)
+    with_error = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert with_error.returncode != 0 and "already holds results.json" in with_error.stderr

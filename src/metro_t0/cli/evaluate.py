@@ -145,6 +145,7 @@ def evaluate(
     assert suite is not None
     from rich.console import Console
 
+    from metro_t0.evaluation.processes import Processes
     from metro_t0.evaluation.suites import EvaluationSettings
     from metro_t0.evaluation.suites import evaluate as evaluate_suite
 
@@ -168,7 +169,9 @@ def evaluate(
         batch_tokens=batch_tokens,
         console=Console(stderr=True),
     )
-    if as_json:
+    if not Processes.from_environment().is_main:
+        pass
+    elif as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     else:
         _print_results(out, results)

@@ -76,8 +76,10 @@ class FoldedScorer:
         cut: set[str] = set()
         all_ids = tokenizer.encode_texts(distinct)
         for index, text in enumerate(distinct):
-            # As officially, a special token that a text spells out is that token; encode_texts takes it as text.
-            if any(token in text for token in tokenizer.all_special_tokens):
+            # As officially: a special token that a text spells out is that token, and a text that normalisation leaves
+            # empty is <unk>. encode_texts does neither.
+            empty = bool(text) and not all_ids[index]
+            if empty or any(token in text for token in tokenizer.all_special_tokens):
                 all_ids[index] = tokenizer(text, add_special_tokens=False)["input_ids"]
         for text, ids in zip(distinct, all_ids, strict=True):
             if len(ids) > room:

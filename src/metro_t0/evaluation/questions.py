@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from metro_t0.prompts.rendering import drop_reason
 from metro_t0.prompts.tasks import Task
-from metro_t0.prompts.template import Rendered, Template
+from metro_t0.prompts.template import Template
 
 OPEN_ENDED = "open-ended: it has no answer choices to rank; --generate scores what the model writes"
 
@@ -95,20 +96,11 @@ def ask(task: Task, *, limit: int | None = None, seed: int = 0) -> TaskQuestions
     )
 
 
-def usable(rendered: Rendered) -> str | None:
-    """Why a rendering is no example, as officially (``t-zero/evaluation/run_eval.py``); None when it is one."""
-    if not rendered.input:
-        return "no input"
-    if not rendered.target:
-        return "no target"
-    return None if rendered.num_parts == 2 else "more than one ||| in it"
-
-
 def _ask(task: Task, template: Template, rows: Sequence[dict[str, Any]], seed: int) -> Questions:
     asked = Questions(template.name)
     for index, row in enumerate(rows):
         rendered = task.render(template, row, index, "evaluation", seed)
-        reason = usable(rendered)
+        reason = drop_reason(rendered, check_choices=False)
         if reason is not None:
             asked.dropped[reason] += 1
             continue
@@ -157,7 +149,9 @@ def add_shots(asked: TaskQuestions, count: int, *, fits: Callable[[str], bool], 
             task.render(templates[questions.template], row, index, "shots", seed)
             for index, row in enumerate(rows)
         ]
-        shots = [f"{one.input}\n{one.target}\n\n" for one in rendered if usable(one) is None][:count]
+        shots = [f"{one.input}\n{one.target}\n\n" for one in rendered if drop_reason(one, False) is None][
+            :count
+        ]
         if len(shots) < count:
             raise ValueError(
                 f"{task.source('shots')} gives {len(shots)} solved examples, not {count}: ask for fewer shots"

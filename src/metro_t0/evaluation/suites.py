@@ -17,20 +17,28 @@ goes on where it stood. A task that fails is named, and the others go on. In the
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from metro_t0.evaluation.answers import score_answers
+from metro_t0.evaluation.budget import TokenBudget
+from metro_t0.evaluation.course import Course, Predictions
 from metro_t0.evaluation.evaluation_folder import EvaluationFolder, check_unfinished
 from metro_t0.evaluation.loading import load_model
-from metro_t0.evaluation.predictions import Prediction, TemplatePredictions
-from metro_t0.evaluation.questions import OPEN_ENDED, Questions, TaskQuestions, add_shots, ask
-from metro_t0.evaluation.rank import RankResult, progress_bar, rank_rows
+from metro_t0.evaluation.markdown import results_markdown
+from metro_t0.evaluation.precision import changed_predictions
+from metro_t0.evaluation.processes import Processes, rank_together
+from metro_t0.evaluation.questions import OPEN_ENDED, TaskQuestions
+from metro_t0.evaluation.rank import RankResult
+from metro_t0.evaluation.records import write_text
 from metro_t0.evaluation.report import write_report
 from metro_t0.evaluation.results import (
     FORMAT_VERSION,
@@ -43,15 +51,11 @@ from metro_t0.evaluation.results import (
 )
 from metro_t0.evaluation.suite_file import Suite, load_suite
 from metro_t0.evaluation.supervision import trained_on
+from metro_t0.evaluation.written import answer_task, read_answers_of, write_answers
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-# Fewer prompts than this are ranked together with those of the task's next template: enough of them for batches of like
-# length, and little is lost when the process is killed.
-_PROMPTS_AT_ONCE = 2048
-
-Ranker = Callable[[Sequence[str], Sequence[Sequence[str]], Callable[[int], None]], list[RankResult]]
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -89,21 +93,6 @@ class EvaluationSettings:
                 raise ValueError(f"no scoring {name!r}; known: {', '.join(SCORINGS)}")
 
 
-@dataclass
-class _Course:
-    """An evaluation on its way."""
-
-    asked: list[TaskQuestions]
-    failures: dict[str, str]
-    say: Callable[[str], None]
-
-    def fail(self, task: str, error: Exception) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        self.failures[task] = reason
-        self.asked = [one for one in self.asked if one.task.name != task]
-        self.say(f"{task} failed, the others go on: {reason}")
-
-
 def evaluate(
     model: str | Path,
     suite: str | Path,
@@ -139,92 +128,219 @@ def evaluate(
     settings = settings or EvaluationSettings()
     settings.check()
     out = Path(out)
-    check_unfinished(out)
-    the_suite = load_suite(
-        suite, templates=templates, data_root=data_root, split=settings.split, story_cloze=story_cloze
-    )
-    say = (lambda line: console.print(line, markup=False)) if console else (lambda line: None)
-    course = _ask(the_suite, settings, say)
-    network, tokenizer = load_model(model)
-    if settings.shots:
-        _add_shots(course, settings, tokenizer)
-    model_checksum = weights_checksum(network)
-    asked_for = {"format_version": FORMAT_VERSION, "suite": the_suite.name, "model": model_checksum}
-    asked_of_tasks = {
-        one.task.name: _together([one.data_checksum, one.templates_checksum]) for one in course.asked
-    }
-
-    def rank(
-        prompts: Sequence[str], choices: Sequence[Sequence[str]], advance: Callable[[int], None]
-    ) -> list[RankResult]:
-        return rank_rows(
-            network,
-            tokenizer,
-            prompts,
-            choices,
-            max_input_length=settings.max_input_length,
-            batch_tokens=batch_tokens,
-            advance=advance,
-        )
-
     start = time.perf_counter()
-    with EvaluationFolder(out, {**asked_for, **asdict(settings)}, asked_of_tasks) as folder:
-        predictions = _rank_all(course, folder, rank, "calibrated" in settings.scoring, console)
-        known = trained_on(model) or frozenset()
-        scored = [
-            task_results(
-                one,
-                [predictions[one.task.name, questions.template] for questions in one.questions],
-                scoring=settings.scoring,
-                supervised=(one.task.dataset, one.task.subset) in known,
-                seed=settings.seed,
+    with Processes.from_environment() as processes, ExitStack() as held:
+        console = console if processes.is_main else None
+        say = _unheard if console is None else functools.partial(console.print, markup=False)
+        with processes.together():
+            check_unfinished(out)
+            the_suite = load_suite(
+                suite, templates=templates, data_root=data_root, split=settings.split, story_cloze=story_cloze
             )
-            for one in course.asked
-            if one.questions
-        ]
-        entries = [entry for entry, _ in scored]
-        seconds = time.perf_counter() - start
-        prompts = sum(len(of.items) for of in predictions.values())
-        results: Entry = {
-            "format_version": FORMAT_VERSION,
-            "suite": the_suite.name,
+            course = Course.begin(the_suite, limit=settings.limit, seed=settings.seed, say=say)
+            _check_answerable(course, the_suite, settings)
+            network, tokenizer = load_model(model, device=processes.device)
+            answering = _Answering(
+                network,
+                tokenizer,
+                settings,
+                processes,
+                TokenBudget.of(network, batch_tokens, longest=settings.max_input_length),
+                console,
+                say,
+            )
+            if settings.shots:
+                course.add_shots(settings.shots, fits=answering.fits, seed=settings.seed)
+            checksum = weights_checksum(network)
+            folder = EvaluationFolder(
+                out,
+                {"suite": the_suite.name, "model": checksum, **asdict(settings)},
+                {
+                    one.task.name: _together([one.data_checksum, one.templates_checksum])
+                    for one in course.asked
+                },
+            )
+            if processes.is_main:
+                held.enter_context(folder)
+        precision = answering.set_precision(course)
+        predictions = course.rank(
+            folder if processes.is_main else None,
+            answering.rank,
+            calibrated="calibrated" in settings.scoring,
+            processes=processes,
+            console=console,
+        )
+        generated = answering.write(course, out / "generated") if settings.generate else []
+        results = _results(the_suite, course, predictions, settings, trained_on(model) or frozenset())
+        results |= {
             "model": str(model),
-            "limit": settings.limit,
-            "split": settings.split,
-            "shots": settings.shots,
-            "max_input_length": settings.max_input_length,
-            "seed": settings.seed,
-            "scoring": [OFFICIAL, *settings.scoring],
-            "checksums": {
-                "model": model_checksum,
-                "templates": _together(one.templates_checksum for one in course.asked),
-                "data": _together(one.data_checksum for one in course.asked),
-            },
-            "overall": overall_entry(
-                [score for _, score in scored], entries, expected_tasks=len(the_suite.order)
-            ),
-            "groups": group_entries([score for _, score in scored], entries),
-            "tasks": entries,
-            "missing": [{"task": name, "reason": reason} for name, reason in the_suite.missing.items()],
-            "failures": [{"task": name, "reason": reason} for name, reason in course.failures.items()],
-            "skipped": [
-                {"task": one.task.name, "template": template.name, "reason": OPEN_ENDED}
-                for one in course.asked
-                for template in one.open_ended
-            ],
-            "prompts": prompts,
-            "truncated_prompts": sum(entry["truncated_prompts"] for entry in entries),
-            "seconds": seconds,
-            "examples_per_second": prompts / math.fsum(of.seconds for of in predictions.values()),
+            "precision": precision,
+            "generated": generated,
+            "seconds": time.perf_counter() - start,
             "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "environment": _environment(network),
         }
-        folder.finish(results)
-        write_report([], out / "report.html", evaluation=out, title=f"{the_suite.name}: {Path(model).name}")
+        results["checksums"] = {"model": checksum, **results["checksums"]}
+        if processes.is_main:
+            folder.finish(results)
+            write_text(out / "results.md", results_markdown(results))
+            write_report(
+                [], out / "report.html", evaluation=out, title=f"{the_suite.name}: {Path(model).name}"
+            )
     return results
 
 
-def weights_checksum(model: Any) -> str:
+@dataclass
+class _Answering:
+    """A model at work, on all processes together."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    settings: EvaluationSettings
+    processes: Processes
+    budget: TokenBudget
+    console: Console | None
+    say: Callable[[str], None]
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the model reads all of a prompt."""
+        return len(self.tokenizer(prompt)["input_ids"]) <= self.settings.max_input_length
+
+    def set_precision(self, course: Course) -> Entry:
+        """Makes the model what the settings want; its entry says what that does to predictions."""
+        if self.settings.precision == "fp32":
+            return {"dtype": "float32", "sample": None, "changed": None}
+        self.say("ranking a sample in float32 and in bfloat16")
+        questions = [questions for one in course.asked for questions in one.questions]
+        with self.processes.together():
+            sample, changed = changed_predictions(
+                self.network,
+                self.tokenizer,
+                [prompt for one in questions for prompt in one.prompts],
+                [choices for one in questions for choices in one.choices],
+                seed=self.settings.seed,
+                max_input_length=self.settings.max_input_length,
+                batch_tokens=self.budget,
+                say=self.say,
+            )
+        self.say(f"bfloat16 changes {changed} of {sample} predictions drawn from all")
+        return {"dtype": "bfloat16", "sample": sample, "changed": changed}
+
+    def rank(
+        self, prompts: Sequence[str], choices: Sequence[Sequence[str]], advance: Callable[[int], None]
+    ) -> list[RankResult]:
+        """All rows' results, on every process."""
+        return rank_together(
+            self.processes,
+            self.network,
+            self.tokenizer,
+            prompts,
+            choices,
+            max_input_length=self.settings.max_input_length,
+            batch_tokens=self.budget,
+            advance=advance,
+            say=self.say,
+        )
+
+    def write(self, course: Course, folder: Path) -> list[Entry]:
+        """Entries of the templates without answer choices, answered by the main process."""
+        entries: list[Entry] = []
+        for one in list(course.asked):
+            try:
+                with self.processes.together():
+                    written = self._write_task(one, folder) if self.processes.is_main else []
+                entries += self.processes.broadcast(written)
+            except (ValueError, RuntimeError) as error:
+                course.guard(one.task.name, error)
+        return entries
+
+    def _write_task(self, one: TaskQuestions, folder: Path) -> list[Entry]:
+        entries = []
+        for template in one.open_ended:
+            answers = read_answers_of(folder, one.task.name, template.name)
+            if answers is None:
+                answers = answer_task(
+                    one.task,
+                    template,
+                    list(one.task.evaluation_rows(self.settings.limit)),
+                    self.network,
+                    self.tokenizer,
+                    max_input_length=self.settings.max_input_length,
+                    seed=self.settings.seed,
+                    console=self.console,
+                )
+                write_answers(folder, answers)
+            entries.append(answers.entry)
+        return entries
+
+
+def _unheard(line: str) -> None:
+    """For who has no console."""
+
+
+def _check_answerable(course: Course, suite: Suite, settings: EvaluationSettings) -> None:
+    if settings.generate:
+        score_answers(["is the library there?"], ["it is"])
+    elif not any(one.questions for one in course.asked):
+        raise ValueError(
+            f"suite {suite.name!r}: no template has answer choices to rank; ranking needs templates with "
+            "answer_choices, and --generate scores what the model writes"
+        )
+
+
+def _results(
+    suite: Suite,
+    course: Course,
+    predictions: Predictions,
+    settings: EvaluationSettings,
+    supervised: frozenset[tuple[str, str | None]],
+) -> Entry:
+    """What was asked and what came out; see ``results.py``."""
+    scored = [
+        task_results(
+            one,
+            [predictions[one.task.name, questions.template] for questions in one.questions],
+            scoring=settings.scoring,
+            supervised=(one.task.dataset, one.task.subset) in supervised,
+            seed=settings.seed,
+        )
+        for one in course.asked
+        if one.questions
+    ]
+    entries, scores = [entry for entry, _ in scored], [score for _, score in scored]
+    prompts = sum(template["examples"] for entry in entries for template in entry["templates"])
+    ranking = math.fsum(entry["seconds"] for entry in entries)
+    return {
+        "format_version": FORMAT_VERSION,
+        "suite": suite.name,
+        "limit": settings.limit,
+        "split": settings.split,
+        "shots": settings.shots,
+        "max_input_length": settings.max_input_length,
+        "seed": settings.seed,
+        "scoring": [OFFICIAL, *settings.scoring],
+        "checksums": {
+            "templates": _together(one.templates_checksum for one in course.asked),
+            "data": _together(one.data_checksum for one in course.asked),
+        },
+        "overall": overall_entry(scores, entries, expected_tasks=len(suite.order)),
+        "groups": group_entries(scores, entries),
+        "tasks": entries,
+        "missing": [{"task": name, "reason": reason} for name, reason in suite.missing.items()],
+        "failures": [{"task": name, "reason": reason} for name, reason in course.failures.items()],
+        "skipped": [
+            {"task": one.task.name, "template": template.name, "reason": OPEN_ENDED}
+            for one in course.asked
+            for template in one.open_ended
+            if not settings.generate
+        ],
+        "prompts": prompts,
+        "truncated_prompts": sum(entry["truncated_prompts"] for entry in entries),
+        "examples_per_second": prompts / ranking if ranking else None,
+    }
+
+
+def weights_checksum(model: PreTrainedModel) -> str:
     """SHA-256 of a model's tensors, in the order of their names, in the precision that they are held in."""
     import torch
 
@@ -236,126 +352,11 @@ def weights_checksum(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _ask(suite: Suite, settings: EvaluationSettings, say: Callable[[str], None]) -> _Course:
-    """All tasks as questions; a task that cannot be asked is a failure of that task, unless all are."""
-    course = _Course([], {}, say)
-    first: ValueError | None = None
-    for task in suite.tasks:
-        try:
-            course.asked.append(ask(task, limit=settings.limit, seed=settings.seed))
-        except ValueError as error:
-            first = first or error
-            if len(suite.tasks) > 1:
-                course.fail(task.name, error)
-    if not course.asked and first is not None:
-        raise first
-    if not any(one.questions for one in course.asked) and not settings.generate:
-        raise ValueError(
-            f"suite {suite.name!r}: no template has answer choices to rank; ranking needs templates with "
-            "answer_choices, and --generate scores what the model writes"
-        )
-    return course
-
-
-def _add_shots(course: _Course, settings: EvaluationSettings, tokenizer: Any) -> None:
-    def fits(prompt: str) -> bool:
-        return len(tokenizer(prompt)["input_ids"]) <= settings.max_input_length
-
-    for one in list(course.asked):
-        try:
-            add_shots(one, settings.shots, fits=fits, seed=settings.seed)
-        except ValueError as error:
-            if len(course.asked) == 1:
-                raise
-            course.fail(one.task.name, error)
-
-
-def _rank_all(
-    course: _Course, folder: EvaluationFolder, rank: Ranker, calibrated: bool, console: Console | None
-) -> dict[tuple[str, str], TemplatePredictions]:
-    """Predictions of every (task, template), those of an earlier call included."""
-    done: dict[tuple[str, str], TemplatePredictions] = {}
-    for one in course.asked:
-        for questions in one.questions:
-            found = folder.predictions(one.task.name, questions.template)
-            if found is not None:
-                done[one.task.name, questions.template] = found
-    total = sum(len(questions.prompts) for one in course.asked for questions in one.questions)
-    before = sum(len(found.items) for found in done.values())
-    if before:
-        course.say(f"going on: {before:,} of {total:,} prompts were ranked before")
-    with progress_bar(console, total, "Ranking answers") as advance:
-        advance(before)
-        for one in list(course.asked):
-            name = one.task.name
-            try:
-                for group in _groups([q for q in one.questions if (name, q.template) not in done]):
-                    for predicted in _rank_group(name, group, rank, calibrated, advance):
-                        folder.add(predicted)
-                        done[name, predicted.template] = predicted
-            except (ValueError, RuntimeError) as error:
-                if len(course.asked) == 1 and not course.failures:
-                    raise
-                course.fail(name, error)
-    return {key: found for key, found in done.items() if key[0] not in course.failures}
-
-
-def _groups(questions: Sequence[Questions]) -> Iterator[list[Questions]]:
-    group: list[Questions] = []
-    for one in questions:
-        group.append(one)
-        if sum(len(member.prompts) for member in group) >= _PROMPTS_AT_ONCE:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _rank_group(
-    task: str, group: Sequence[Questions], rank: Ranker, calibrated: bool, advance: Callable[[int], None]
-) -> Iterator[TemplatePredictions]:
-    """Ranks some templates of a task together."""
-    start = time.perf_counter()
-    results = iter(
-        rank(
-            [prompt for one in group for prompt in one.prompts],
-            [choices for one in group for choices in one.choices],
-            advance,
-        )
-    )
-    unprompted: dict[str, float] = {}
-    if calibrated:
-        answers = list(
-            dict.fromkeys(answer for one in group for choices in one.choices for answer in choices)
-        )
-        (alone,) = rank([""], [answers], lambda rows: None)
-        unprompted = dict(zip(answers, alone.log_likelihoods, strict=True))
-    seconds = (time.perf_counter() - start) / sum(len(one.prompts) for one in group)
-    for one in group:
-        items = [
-            Prediction(
-                row,
-                prompt,
-                choices,
-                result.log_likelihoods,
-                result.lengths,
-                result.prediction,
-                gold,
-                [unprompted[answer] for answer in choices] if calibrated else None,
-                result.prompt_truncated,
-            )
-            for row, prompt, choices, gold, result in zip(
-                one.rows, one.prompts, one.choices, one.golds, results, strict=False
-            )
-        ]
-        yield TemplatePredictions(task, one.template, items, dict(one.dropped), seconds * len(items))
-
-
 def _together(checksums: Iterable[str]) -> str:
     return hashlib.sha256("".join(checksums).encode()).hexdigest()
 
 
-def _environment(model: Any) -> Entry:
+def _environment(model: PreTrainedModel) -> Entry:
     import torch
     import transformers
 

@@ -164,6 +164,15 @@ def read_template_answers(path: Path) -> TemplateAnswers:
         raise ValueError(f"{path} does not hold a template's written answers: {error}") from error
 
 
+def read_answers_of(folder: Path, task: str, template: str) -> TemplateAnswers | None:
+    """A template's answers below a folder; None when they are not there or cannot be read."""
+    path = predictions_file(folder, task, template)
+    try:
+        return read_template_answers(path) if path.is_file() else None
+    except ValueError:
+        return None
+
+
 def read_answers(folder: Path) -> list[TemplateAnswers]:
     """Reads all files below a folder, in the order of their names; empty when there is none.
 
