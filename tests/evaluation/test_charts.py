@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from metro_t0.evaluation.charts import (
     Line,
+    difference_strip,
     format_value,
     line_chart,
     nice_ticks,
@@ -78,3 +79,21 @@ def test_a_template_is_named_by_its_dot() -> None:
     svg = template_strip([("<b>", 0.5), ("c", 0.7)], 0.5, description="d")
     titles = [element.text for element in ElementTree.fromstring(str(svg)).iter("title")]
     assert titles == ["<b>: 50.0 %", "c: 70.0 %"]
+
+
+def test_the_box_goes_from_quartile_to_quartile_and_the_line_to_the_ends() -> None:
+    values = [0.2, 0.3, 0.4, 0.5, 0.9]
+    svg = template_strip([(str(v), v) for v in values], 0.25, description="d")
+    marks = {element.attrib["class"]: element.attrib for element in ElementTree.fromstring(str(svg))}
+    assert (marks["box"]["x"], marks["box"]["width"]) == ("30.00%", "20.00%")
+    assert (marks["whisker"]["x1"], marks["whisker"]["x2"]) == ("20.00%", "90.00%")
+    assert marks["median"]["x1"] == "40.00%" and marks["chance"]["x1"] == "25.00%"
+    one = ElementTree.fromstring(str(template_strip([("a", 0.5)], 0.5, description="d")))
+    assert not {"box", "whisker", "median"} & {element.attrib["class"] for element in one}
+
+
+def test_a_difference_lies_around_the_middle() -> None:
+    svg = difference_strip(-0.1, (-0.2, 0.05), 0.2, description="d")
+    marks = {element.attrib["class"]: element.attrib for element in ElementTree.fromstring(str(svg))}
+    assert marks["mean"]["cx"] == "25.00%" and marks["chance"]["x1"] == "50%"
+    assert (marks["interval"]["x1"], marks["interval"]["x2"]) == ("0.00%", "62.50%")

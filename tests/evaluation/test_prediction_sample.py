@@ -60,6 +60,17 @@ def test_templates_share_the_budget_equally() -> None:
     assert right == pytest.approx(0.4, abs=0.03)
 
 
+def test_of_further_models_the_same_rows_are_taken() -> None:
+    sample = PredictionSample(budget_bytes=3000)
+    sample.add("first", predictions(200, 0.9))
+    sample.add("second", predictions(150, 0.1))
+    content = read(sample)
+    rows = [{item[2] for item in content["items"] if item[0] == model} for model in (0, 1)]
+    assert content["templates"] == [["task", "t"]] and len(rows[0]) > 10
+    assert len(rows[0] & rows[1]) >= 0.6 * len(rows[0])
+    assert all(row < 150 for row in rows[1])
+
+
 def test_an_item_is_what_the_page_shows() -> None:
     sample = PredictionSample(budget_bytes=10**6)
     scores = [float("-inf"), -1.23456]

@@ -133,6 +133,19 @@ def test_predictions_are_filtered_and_ordered(browser: Browser, small_page: Path
     assert texts(browser, found) == ["None of those on this page."]
 
 
+def test_prompts_that_models_answer_differently_are_found(browser: Browser, small_page: Path) -> None:
+    browser.open(small_page, width=1280)
+    choose(browser, "outcome", "disputed")
+    choose(browser, "order", "row")
+    heads = [text.rsplit(" · ", 1) for text in texts(browser, "#cards header span:first-child")]
+    outcomes = texts(browser, "#cards header span:last-child")
+    assert len(heads) == 12
+    for place in range(0, 12, 2):
+        (question, first), (same, second) = heads[place : place + 2]
+        assert question == same and (first, second) == ("a", "b"), "the same prompt, side by side"
+        assert set(outcomes[place : place + 2]) == {"✓ right", "✗ wrong"}
+
+
 def gap_of_cards(browser: Browser) -> list[float]:
     """Share of the correct answer less that of the chosen one, a card."""
     gaps: list[float] = browser.evaluate(

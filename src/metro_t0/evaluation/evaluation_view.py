@@ -79,6 +79,8 @@ def evaluation_view(record: EvaluationRecord, label: str, sample: PredictionSamp
         "counts": {name: verdicts.count(name) for name in ("above chance", "within noise", "below chance")},
         "supervised": [task["name"] for task in tasks if task.get("supervised")],
         "truncated": results.get("truncated_prompts", 0),
+        "shots": results.get("shots"),
+        "shots_left_out": sum(t.get("shots_left_out", 0) for task in tasks for t in task["templates"]),
         "prompts": results.get("prompts", 0),
         "precision": _precision_text(results.get("precision")),
         "facts": flatten({key: results[key] for key in _FACTS if key in results}),

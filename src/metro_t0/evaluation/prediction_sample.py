@@ -6,7 +6,8 @@
     sample.json_text()                          # safe between <script type="application/json"> and </script>
 
 Every template gives the same number of predictions, as far as it has them, and right ones stand to wrong ones as they
-do in all of them, so that what a reader leafs through is what the model does. Which ones is drawn with a seed.
+do in all of them, so that what a reader leafs through is what the model does. Which ones is drawn with a seed. Of
+further models the same rows are taken, so that answers to one prompt can be held against each other.
 """
 
 from __future__ import annotations
@@ -37,25 +38,23 @@ class PredictionSample:
         self._seed = seed
         self._drawn: list[list[str]] = []
         self._models: list[str] = []
-        self._templates: list[tuple[str, str]] = []
+        self._rows: dict[tuple[str, str], list[int]] = {}
         self.total = 0
 
     def add(self, model: str, predictions: TemplatePredictions) -> None:
-        """Draws from one template's predictions by ``model``."""
+        """Draws from one template's predictions by ``model``; the rows that were drawn for a model before, if any."""
         self.total += len(predictions.items)
         if model not in self._models:
             self._models.append(model)
         key = (predictions.task, predictions.template)
-        if key not in self._templates:
-            self._templates.append(key)
-        where = [self._models.index(model), self._templates.index(key)]
-        seed = zlib.crc32(repr((self._seed, key)).encode())
-        self._drawn.append(
-            [
-                _encode([*where, *_fields(predictions.items[place])])
-                for place in proportional_order(predictions.items, seed)[:_MOST_PER_TEMPLATE]
-            ]
-        )
+        if key not in self._rows:
+            seed = zlib.crc32(repr((self._seed, key)).encode())
+            order = proportional_order(predictions.items, seed)[:_MOST_PER_TEMPLATE]
+            self._rows[key] = [predictions.items[place].row for place in order]
+        where = [self._models.index(model), list(self._rows).index(key)]
+        by_row = {item.row: item for item in predictions.items}
+        drawn = (by_row[row] for row in self._rows[key] if row in by_row)
+        self._drawn.append([_encode([*where, *_fields(item)]) for item in drawn])
 
     @property
     def kept(self) -> int:
@@ -69,7 +68,7 @@ class PredictionSample:
         of the prompt left out, choices, log-likelihoods, prediction, gold, truncated]]}``; models and templates of
         an item are places in those lists, a log-likelihood is null where it is not finite.
         """
-        head = {"total": self.total, "models": self._models, "templates": self._templates}
+        head = {"total": self.total, "models": self._models, "templates": list(self._rows)}
         return f'{_encode(head)[:-1]},"items":[{",".join(self._fitting())}]}}'
 
     def _fitting(self) -> list[str]:

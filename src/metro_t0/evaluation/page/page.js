@@ -71,7 +71,8 @@
   let hits = [];
   let shown = 0;
 
-  const items = sample.items.map((fields) => {
+  const inOrder = (a, b) => a[1] - b[1] || a[2] - b[2] || a[0] - b[0];
+  const items = sample.items.sort(inOrder).map((fields, place) => {
     const [model, template, row, prompt, left, choices, scores, prediction, gold, truncated] = fields;
     const highest = Math.max(...scores.filter((score) => score !== null));
     const weights = scores.map((score) => (score === null ? 0 : Math.exp(score - highest)));
@@ -80,9 +81,18 @@
     const [task, wording] = sample.templates[template];
     return {
       model: sample.models[model], task, template: wording, row, prompt, left, choices, scores, shares, prediction,
-      gold, truncated, right: prediction === gold, searched: (prompt + "\n" + choices.join("\n")).toLowerCase(),
+      gold, truncated, place, right: prediction === gold, searched: (prompt + "\n" + choices.join("\n")).toLowerCase(),
     };
   });
+
+  // Which prompts were answered rightly by one model and wrongly by another.
+  const outcomes = new Map();
+  const question = (item) => JSON.stringify([item.task, item.template, item.row]);
+  for (const item of items) {
+    const key = question(item);
+    outcomes.set(key, (outcomes.get(key) ?? new Set()).add(item.right));
+  }
+  const disputed = (item) => outcomes.get(question(item)).size > 1;
 
   function fill(select, values, everything) {
     const before = select.value;
@@ -115,7 +125,7 @@
     wrong: (item) => (item.right ? 2 - item.shares[item.prediction] : item.shares[item.gold] - item.shares[item.prediction]),
     right: (item) => (item.right ? -item.shares[item.prediction] : 1 + item.shares[item.prediction]),
     unsure: (item) => item.shares[item.prediction],
-    row: () => 0,
+    row: (item) => item.place,
   };
 
   function refresh() {
@@ -124,11 +134,9 @@
     const order = orders[form.order.value];
     hits = items.filter((item) =>
       agrees(form.model, item.model) && agrees(form.task, item.task) && agrees(form.template, item.template)
-      && (outcome === "" || item.right === (outcome === "right"))
+      && (outcome === "" || (outcome === "disputed" ? disputed(item) : item.right === (outcome === "right")))
       && agrees(form.gold, item.choices[item.gold]) && item.searched.includes(text));
-    hits = hits.map((item, place) => [order(item), form.order.value === "row" ? item.row : place, item]);
-    hits.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-    hits = hits.map(([, , item]) => item);
+    hits = hits.map((item) => [order(item), item]).sort((a, b) => a[0] - b[0]).map(([, item]) => item);
     const right = hits.filter((item) => item.right).length;
     found.textContent = hits.length === 0 ? "None of those on this page."
       : hits.length.toLocaleString("en") + " of those on this page, " + right.toLocaleString("en") + " right ("
@@ -178,6 +186,11 @@
 
   fill(form.model, sample.models, "all models");
   form.model.parentElement.hidden = sample.models.length < 2;
+  if (sample.models.length > 1) {
+    const option = element("option", "", "one model right, another wrong");
+    option.value = "disputed";
+    form.outcome.append(option);
+  }
   fill(form.task, distinct(items, (item) => item.task), "all tasks");
   refillFilters();
   form.hidden = false;
