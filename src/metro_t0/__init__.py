@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metro_t0.evaluation.rank import rank
+    from metro_t0.evaluation.ranking.rank import rank
     from metro_t0.modeling.configuration import MetroT0Config
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
     from metro_t0.modeling.pretraining import MetroT0ForPreTraining
@@ -28,7 +28,7 @@ _HOMES = {
     "MetroT0ForPreTraining": "metro_t0.modeling.pretraining",
     "MetroT0Tokenizer": "metro_t0.tokenization.tokenizer",
     "load_templates": "metro_t0.prompts.template",
-    "rank": "metro_t0.evaluation.rank",
+    "rank": "metro_t0.evaluation.ranking.rank",
 }
 
 __all__ = [

@@ -14,8 +14,8 @@ from typing import Any
 from small_models import WORDS, make_model
 from torch import nn
 
-from metro_t0.evaluation.budget import TokenBudget
-from metro_t0.evaluation.rank import rank_rows
+from metro_t0.evaluation.ranking.budget import TokenBudget
+from metro_t0.evaluation.ranking.rank import rank_rows
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 PROMPTS = [" ".join([*WORDS[: 1 + index % 20], WORDS[index % 33]]) for index in range(100)]

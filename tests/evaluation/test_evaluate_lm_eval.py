@@ -53,8 +53,8 @@ def test_tasks_of_one_s_own_are_ranked_tabled_and_written(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give either --suite FILE or --lm-eval TASKS"),
-        (["--suite", "a.yaml", "--lm-eval", "x"], "give either --suite FILE or --lm-eval TASKS"),
+        ([], "give either --suite NAME or --lm-eval TASKS"),
+        (["--suite", "a.yaml", "--lm-eval", "x"], "give either --suite NAME or --lm-eval TASKS"),
         (["--lm-eval", " , "], "names no task"),
     ],
 )

@@ -19,7 +19,7 @@ from small_models import make_model, make_tokenizer
 
 from metro_t0.cli.main import main
 from metro_t0.evaluation.loading import load_model
-from metro_t0.evaluation.rank import rank
+from metro_t0.evaluation.ranking.rank import rank
 
 
 @dataclass

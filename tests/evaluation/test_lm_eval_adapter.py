@@ -16,7 +16,7 @@ from evaluation_folders import write_lines
 from small_models import WORDS, make_model, make_tokenizer
 from transformers import T5Config, T5ForConditionalGeneration
 
-from metro_t0.evaluation.rank import rank
+from metro_t0.evaluation.ranking.rank import rank
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 

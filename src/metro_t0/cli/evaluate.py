@@ -145,7 +145,7 @@ def evaluate(
     assert suite is not None
     from rich.console import Console
 
-    from metro_t0.evaluation.processes import Processes
+    from metro_t0.evaluation.ranking.processes import Processes
     from metro_t0.evaluation.suites import EvaluationSettings
     from metro_t0.evaluation.suites import evaluate as evaluate_suite
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from metro_t0.evaluation.rank import RankResult
+    from metro_t0.evaluation.ranking.rank import RankResult
 
 
 def rank(
@@ -54,7 +54,7 @@ def rank(
     """
     from rich.console import Console
 
-    from metro_t0.evaluation.processes import Processes, rank_together
+    from metro_t0.evaluation.ranking.processes import Processes, rank_together
     from metro_t0.evaluation.records import read_questions
 
     name = "standard input" if str(file) == "-" else str(file)
@@ -67,7 +67,7 @@ def rank(
         questions = processes.broadcast(questions)
 
         from metro_t0.evaluation.loading import load_model
-        from metro_t0.evaluation.rank import progress_bar
+        from metro_t0.evaluation.ranking.rank import progress_bar
 
         with processes.together():
             network, tokenizer = load_model(model, device=processes.device)

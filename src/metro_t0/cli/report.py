@@ -61,7 +61,7 @@ def report(
     from metro_t0.evaluation.compare import compare_all
     from metro_t0.evaluation.published_scores import SHOWN_AT_FIRST
     from metro_t0.evaluation.records import is_evaluation, read_evaluation
-    from metro_t0.evaluation.report import evaluation_labels, write_report
+    from metro_t0.evaluation.report.page import evaluation_labels, write_report
 
     given = folders or []
     # A folder that is both, a run with results in it, is shown as both.
@@ -126,7 +126,7 @@ def _print_comparison(compared: ComparedEvaluations) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from metro_t0.evaluation.comparison_view import comparison_statement
+    from metro_t0.evaluation.report.comparison_view import comparison_statement
 
     console = Console()
     first, *others = compared.labels
@@ -160,7 +160,7 @@ def _print_comparison(compared: ComparedEvaluations) -> None:
 
 
 def _cells(difference: Difference) -> tuple[str, ...]:
-    from metro_t0.evaluation.comparison_view import points_text
+    from metro_t0.evaluation.report.comparison_view import points_text
 
     low, high = (points_text(end) for end in difference.interval)
     return (

@@ -95,7 +95,7 @@ def run_demo(out: Path, *, budget_seconds: float | None = None, console: Console
 
     from metro_t0.config import load_finetune_config, load_pretrain_config
     from metro_t0.data.prepare import prepare
-    from metro_t0.evaluation.report import write_report
+    from metro_t0.evaluation.report.page import write_report
     from metro_t0.evaluation.suites import evaluate
     from metro_t0.training.run import finetune, pretrain
 

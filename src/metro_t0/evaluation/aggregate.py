@@ -17,6 +17,7 @@ How sure a score is:
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -181,6 +182,11 @@ def bootstrap_draws(correct: np.ndarray, *, seed: int, draws: int = BOOTSTRAP_DR
             accuracies = np.where(counts > 0, weights @ values / counts, np.nan)
         means.append(np.nanmean(accuracies, axis=1))
     return np.concatenate(means)
+
+
+def task_seed(seed: int, task: str) -> int:
+    """A seed of a task's own: with the same one, tasks whose rows lie alike would be drawn together."""
+    return zlib.crc32(task.encode(), seed & 0xFFFFFFFF)
 
 
 def percentile_interval(draws: np.ndarray) -> Interval:

@@ -11,7 +11,6 @@ intervals suggest. Only what both have is compared: tasks, templates, and rows t
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from metro_t0.evaluation.aggregate import (
     Interval,
     bootstrap_draws,
     percentile_interval,
+    task_seed,
     wilson_interval,
 )
 from metro_t0.evaluation.predictions import Prediction
@@ -127,7 +127,7 @@ def compare(first: EvaluationRecord, second: EvaluationRecord, *, seed: int = 0)
     ours, theirs = (_templates(record.results) for record in (first, second))
     for task in ours:
         if task in theirs and (pair := _pair(task, first, second)) is not None:
-            task_draws = bootstrap_draws(pair.second - pair.first, seed=_task_seed(seed, task))
+            task_draws = bootstrap_draws(pair.second - pair.first, seed=task_seed(seed, task))
             if pair.other_prompts:
                 notes.append(
                     f"{task}: {pair.other_prompts:,} of {pair.answers:,} prompts were not the same for both."
@@ -281,11 +281,6 @@ def _left_out_notes(
 
 
 # ---- differences -----------------------------------------------------------------------------------------
-
-
-def _task_seed(seed: int, task: str) -> int:
-    """Tasks draw independently of each other: the same weights for two tasks would tie their errors together."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {task}".encode()).digest()[:8], "big")
 
 
 def _task_difference(task: str, pair: _Pair, draws: np.ndarray) -> TaskDifference:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from metro_t0.evaluation.predictions import Prediction, TemplatePredictions
 from metro_t0.evaluation.questions import Questions, TaskQuestions, add_shots, ask
-from metro_t0.evaluation.rank import RankResult, progress_bar
+from metro_t0.evaluation.ranking.rank import RankResult, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from metro_t0.evaluation.evaluation_folder import EvaluationFolder
-    from metro_t0.evaluation.processes import Processes
+    from metro_t0.evaluation.ranking.processes import Processes
     from metro_t0.evaluation.suite_file import Suite
 
 # Fewer prompts than this are ranked together with those of the task's next template: enough of them for batches of like

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from metro_t0.evaluation.plain import readable_tokens
-from metro_t0.evaluation.rank import progress_bar
+from metro_t0.evaluation.ranking.plain import readable_tokens
+from metro_t0.evaluation.ranking.rank import progress_bar
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 if TYPE_CHECKING:

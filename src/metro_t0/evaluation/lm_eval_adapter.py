@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from metro_t0.evaluation.budget import TokenBudget, worked
-from metro_t0.evaluation.folded import FoldedScorer
 from metro_t0.evaluation.loading import load_model
-from metro_t0.evaluation.scorer import DistinctPrompt, Tokens, pad
+from metro_t0.evaluation.ranking.budget import TokenBudget, worked
+from metro_t0.evaluation.ranking.folded import FoldedScorer
+from metro_t0.evaluation.ranking.scorer import DistinctPrompt, Tokens, pad
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 

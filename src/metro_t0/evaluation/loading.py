@@ -78,7 +78,7 @@ def _read(folder: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
     """Model and tokenizer by the kind that the folder's configuration names."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedConfig
 
-    from metro_t0.evaluation.plain import start_token, vocabulary_rows
+    from metro_t0.evaluation.ranking.plain import start_token, vocabulary_rows
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 

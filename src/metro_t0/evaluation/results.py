@@ -21,6 +21,7 @@ from metro_t0.evaluation.aggregate import (
     score_overall,
     score_task,
     score_template,
+    task_seed,
 )
 from metro_t0.evaluation.predictions import TemplatePredictions, rescored
 
@@ -81,7 +82,7 @@ def task_results(
                 shots_left_out=questions.shots_left_out,
             )
         )
-    score = score_task(scores, correct[~np.isnan(correct).all(axis=1)], seed=seed)
+    score = score_task(scores, correct[~np.isnan(correct).all(axis=1)], seed=task_seed(seed, task.name))
     entry = task_entry(
         task.name,
         task.dataset,

@@ -29,17 +29,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from metro_t0.evaluation.answers import score_answers
-from metro_t0.evaluation.budget import TokenBudget
 from metro_t0.evaluation.course import Course, Predictions
 from metro_t0.evaluation.evaluation_folder import EvaluationFolder, check_unfinished
 from metro_t0.evaluation.loading import load_model
-from metro_t0.evaluation.markdown import results_markdown
-from metro_t0.evaluation.precision import changed_predictions
-from metro_t0.evaluation.processes import Processes, rank_together
 from metro_t0.evaluation.questions import OPEN_ENDED, TaskQuestions
-from metro_t0.evaluation.rank import RankResult
+from metro_t0.evaluation.ranking.budget import TokenBudget
+from metro_t0.evaluation.ranking.precision import changed_predictions
+from metro_t0.evaluation.ranking.processes import Processes, rank_together
+from metro_t0.evaluation.ranking.rank import RankResult
 from metro_t0.evaluation.records import write_text
-from metro_t0.evaluation.report import write_report
+from metro_t0.evaluation.report.markdown import results_markdown
+from metro_t0.evaluation.report.page import write_report
 from metro_t0.evaluation.results import (
     FORMAT_VERSION,
     OFFICIAL,

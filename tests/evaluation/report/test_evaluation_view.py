@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from evaluation_folders import HOSTILE, MMLU_TASKS, T0_TASKS, write_evaluation
 
-from metro_t0.evaluation.evaluation_view import count_text, evaluation_view, rows_text
-from metro_t0.evaluation.prediction_sample import PredictionSample
 from metro_t0.evaluation.records import read_evaluation
+from metro_t0.evaluation.report.evaluation_view import count_text, evaluation_view, rows_text
+from metro_t0.evaluation.report.prediction_sample import PredictionSample
 
 
 def view_of(folder: Path) -> tuple[dict[str, Any], PredictionSample]:

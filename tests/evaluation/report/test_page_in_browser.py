@@ -10,7 +10,7 @@ import pytest
 from evaluation_folders import HOSTILE, T0_TASKS, PlannedTask, write_evaluation
 from headless_chromium import CHROMIUM, Browser
 
-from metro_t0.evaluation.report import write_report
+from metro_t0.evaluation.report.page import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from evaluation_folders import DEMO_TASKS, T0_TASKS, write_evaluation
 
-from metro_t0.evaluation.published_view import published_view
 from metro_t0.evaluation.records import read_evaluation
+from metro_t0.evaluation.report.published_view import published_view
 
 
 def test_averages_are_over_all_and_over_the_rows_one_has(tmp_path: Path) -> None:

@@ -11,17 +11,17 @@ import pytest
 from evaluation_folders import write_lines
 from small_models import make_model, make_tokenizer
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parents[2]
 sys.path.append(str(TESTS / "distributed"))
 
 from launch import metro_t0, said_by_command, torchrun  # noqa: E402
-from ranking import CHOICES, PROMPTS  # noqa: E402
+from ranking_in_processes import CHOICES, PROMPTS  # noqa: E402
 
 from metro_t0.evaluation.loading import load_model  # noqa: E402
-from metro_t0.evaluation.processes import Processes, rank_together  # noqa: E402
-from metro_t0.evaluation.rank import rank  # noqa: E402
+from metro_t0.evaluation.ranking.processes import Processes, rank_together  # noqa: E402
+from metro_t0.evaluation.ranking.rank import rank  # noqa: E402
 
-PROGRAM = TESTS / "distributed" / "ranking.py"
+PROGRAM = TESTS / "distributed" / "ranking_in_processes.py"
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from metro_t0.evaluation.rank import rank_rows
+from metro_t0.evaluation.ranking.rank import rank_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from metro_t0.evaluation.budget import TokenBudget
+    from metro_t0.evaluation.ranking.budget import TokenBudget
 
 
 def changed_predictions(
@@ -45,7 +45,7 @@ def changed_predictions(
         choices: of all rows.
         sample: rows drawn, or all of them where there are fewer.
         seed: of the draw.
-        max_input_length: see :func:`~metro_t0.evaluation.rank.rank`, as the rest.
+        max_input_length: see :func:`~metro_t0.evaluation.ranking.rank.rank`, as the rest.
 
     Returns:
         The size of the sample, and the number of predictions in it that differ.

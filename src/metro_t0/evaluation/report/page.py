@@ -21,15 +21,15 @@ import jinja2
 from markupsafe import Markup
 
 from metro_t0 import __version__
-from metro_t0.evaluation import charts
 from metro_t0.evaluation.compare import ComparedEvaluations, compare_all
-from metro_t0.evaluation.comparison_view import comparison_view, points_text
-from metro_t0.evaluation.evaluation_view import evaluation_view
-from metro_t0.evaluation.prediction_sample import PredictionSample
 from metro_t0.evaluation.published_scores import SHOWN_AT_FIRST
-from metro_t0.evaluation.published_view import published_view
 from metro_t0.evaluation.records import EvaluationRecord, read_evaluation, read_run, write_text
-from metro_t0.evaluation.run_view import duration, run_view
+from metro_t0.evaluation.report import charts
+from metro_t0.evaluation.report.comparison_view import comparison_view, points_text
+from metro_t0.evaluation.report.evaluation_view import evaluation_view
+from metro_t0.evaluation.report.prediction_sample import PredictionSample
+from metro_t0.evaluation.report.published_view import published_view
+from metro_t0.evaluation.report.run_view import duration, run_view
 
 _PREDICTION_BYTES = 3_000_000
 
@@ -70,7 +70,11 @@ def write_report(
         compared = compare_all(records, labels)
     sample = PredictionSample(budget_bytes=_PREDICTION_BYTES)
     evaluations = [evaluation_view(r, label, sample) for r, label in zip(records, labels, strict=True)]
-    script = resources.files("metro_t0.evaluation").joinpath("page", "page.js").read_text(encoding="utf-8")
+    script = (
+        resources.files("metro_t0.evaluation.report")
+        .joinpath("templates", "page.js")
+        .read_text(encoding="utf-8")
+    )
     page = (
         _environment()
         .get_template("report.html.jinja")
@@ -108,7 +112,7 @@ def evaluation_labels(records: Sequence[EvaluationRecord]) -> list[str]:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("metro_t0", "evaluation/page"),
+        loader=jinja2.PackageLoader("metro_t0", "evaluation/report/templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from metro_t0.evaluation.budget import TokenBudget
-    from metro_t0.evaluation.rank import RankResult
+    from metro_t0.evaluation.ranking.budget import TokenBudget
+    from metro_t0.evaluation.ranking.rank import RankResult
 
 Item = TypeVar("Item")
 
@@ -164,7 +164,7 @@ def rank_together(
     advance: Callable[[int], None] = lambda rows: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[RankResult]:
-    """:func:`metro_t0.evaluation.rank.rank_rows`, each process ranking its share of the prompts.
+    """:func:`metro_t0.evaluation.ranking.rank.rank_rows`, each process ranking its share of the prompts.
 
     All processes call it with the same rows, and all get all results, in the order of the rows. Prompts are dealt by
     length, equal ones to the same process. ``advance`` hears this process's progress as if it were that of all.
@@ -172,7 +172,7 @@ def rank_together(
     Raises:
         ValueError: on all processes, if any of them raised one.
     """
-    from metro_t0.evaluation.rank import check_rows, rank_rows
+    from metro_t0.evaluation.ranking.rank import check_rows, rank_rows
 
     check_rows(prompts, choices)
     rows_of: dict[str, list[int]] = {}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metro_t0.evaluation.charts import (
+from metro_t0.evaluation.report.charts import (
     Line,
     difference_strip,
     format_value,

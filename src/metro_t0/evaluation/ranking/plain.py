@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from transformers.modeling_outputs import BaseModelOutput
 
-from metro_t0.evaluation.scorer import LOGITS_AT_ONCE, DistinctPrompt, Encoded, Size, Tokens, pad
+from metro_t0.evaluation.ranking.scorer import LOGITS_AT_ONCE, DistinctPrompt, Encoded, Size, Tokens, pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,7 +50,7 @@ class PlainScorer:
         self.padding = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     def encode(self, texts: Sequence[str], *, max_length: int, keep_start: bool) -> Encoded:
-        """See :class:`~metro_t0.evaluation.scorer.Scorer`; never more than the model has positions for."""
+        """See :class:`~metro_t0.evaluation.ranking.scorer.Scorer`; never more than the model has positions for."""
         encoded = encode_texts(self.tokenizer, texts, max_length=readable_tokens(self.model, max_length))
         if keep_start:
             return encoded

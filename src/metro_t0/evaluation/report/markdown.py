@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from metro_t0.evaluation.evaluation_view import absent_rows, count_text, in_suite_order, rows_text
 from metro_t0.evaluation.records import Record
+from metro_t0.evaluation.report.evaluation_view import absent_rows, count_text, in_suite_order, rows_text
 
 
 def results_markdown(results: Record) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from metro_t0.evaluation import charts
 from metro_t0.evaluation.records import Part, Record, RunRecord
+from metro_t0.evaluation.report import charts
 
 _MAX_LINES = 4
 

@@ -11,8 +11,8 @@ from foreign_models import save_foreign_model
 from small_models import WORDS, make_model, make_tokenizer
 
 from metro_t0.evaluation.loading import load_model
-from metro_t0.evaluation.precision import changed_predictions
-from metro_t0.evaluation.rank import rank
+from metro_t0.evaluation.ranking.precision import changed_predictions
+from metro_t0.evaluation.ranking.rank import rank
 
 DRAW = random.Random(0)
 PROMPTS = [" ".join(DRAW.choices(WORDS, k=12)) for _ in range(300)]

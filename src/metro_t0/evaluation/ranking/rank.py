@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from metro_t0.evaluation.budget import TokenBudget, worked
-from metro_t0.evaluation.folded import FoldedScorer
-from metro_t0.evaluation.plain import PlainScorer
-from metro_t0.evaluation.scorer import DistinctPrompt, Scorer, Tokens
+from metro_t0.evaluation.ranking.budget import TokenBudget, worked
+from metro_t0.evaluation.ranking.folded import FoldedScorer
+from metro_t0.evaluation.ranking.plain import PlainScorer
+from metro_t0.evaluation.ranking.scorer import DistinctPrompt, Scorer, Tokens
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 

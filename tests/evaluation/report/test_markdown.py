@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from evaluation_folders import MMLU_TASKS, T0_TASKS, write_evaluation
 
-from metro_t0.evaluation.markdown import results_markdown
+from metro_t0.evaluation.report.markdown import results_markdown
 
 
 def results_of(folder: Path) -> dict[str, Any]:

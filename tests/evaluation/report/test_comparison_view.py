@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metro_t0.evaluation.compare import ComparedEvaluations, Comparison, Difference, TaskDifference
-from metro_t0.evaluation.comparison_view import comparison_statement, comparison_view, points_text
+from metro_t0.evaluation.report.comparison_view import comparison_statement, comparison_view, points_text
 
 
 @pytest.mark.parametrize(

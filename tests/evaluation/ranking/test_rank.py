@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from small_models import WORDS, make_model, make_tokenizer, rank_plainly
 
-from metro_t0.evaluation import folded
-from metro_t0.evaluation.rank import rank
+from metro_t0.evaluation.ranking import folded
+from metro_t0.evaluation.ranking.rank import rank
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 

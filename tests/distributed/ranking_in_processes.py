@@ -1,6 +1,6 @@
 """Ranks on however many processes run this; what each of them got, as JSON.
 
-torchrun --nproc-per-node 2 tests/distributed/ranking.py out.json MODEL [fail]
+torchrun --nproc-per-node 2 tests/distributed/ranking_in_processes.py out.json MODEL [fail]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ sys.path.append(str(HERE.parent / "evaluation"))
 from small_models import WORDS  # noqa: E402
 
 from metro_t0.evaluation.loading import load_model  # noqa: E402
-from metro_t0.evaluation.processes import Processes, rank_together  # noqa: E402
+from metro_t0.evaluation.ranking.processes import Processes, rank_together  # noqa: E402
 
 PROMPTS = [" ".join(WORDS[index % 7 : index % 7 + 1 + index % 20]) for index in range(41)]
 CHOICES = [[WORDS[(index + k) % 33] for k in range(1 + index % 4)] for index in range(41)]

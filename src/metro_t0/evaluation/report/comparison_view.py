@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from metro_t0.evaluation import charts
 from metro_t0.evaluation.compare import ComparedEvaluations, Comparison, Difference, TaskDifference
+from metro_t0.evaluation.report import charts
 
 _LEAST_REACH = 0.05
 

@@ -10,7 +10,7 @@ import pytest
 from evaluation_folders import HOSTILE, write_lines
 from headless_chromium import CHROMIUM, Browser
 
-from metro_t0.evaluation.report import write_report
+from metro_t0.evaluation.report.page import write_report
 
 
 class _Page(HTMLParser):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from metro_t0.evaluation.scorer import DistinctPrompt, Scorer, Size
+from metro_t0.evaluation.ranking.scorer import DistinctPrompt, Scorer, Size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,13 +12,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from metro_t0.evaluation import charts
 from metro_t0.evaluation.aggregate import verdict
 from metro_t0.evaluation.confusion import Confusion, ConfusionCounter
-from metro_t0.evaluation.prediction_sample import PredictionSample
 from metro_t0.evaluation.published_scores import published_scores
 from metro_t0.evaluation.records import EvaluationRecord, Record
-from metro_t0.evaluation.run_view import flatten
+from metro_t0.evaluation.report import charts
+from metro_t0.evaluation.report.prediction_sample import PredictionSample
+from metro_t0.evaluation.report.run_view import flatten
 
 _FACTS = (
     "suite",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from metro_t0.evaluation.scorer import LOGITS_AT_ONCE, DistinctPrompt, Encoded, Size, Tokens, pad
+from metro_t0.evaluation.ranking.scorer import LOGITS_AT_ONCE, DistinctPrompt, Encoded, Size, Tokens, pad
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
@@ -67,7 +67,7 @@ class FoldedScorer:
         self.model, self.tokenizer, self.watch_greedy = model, tokenizer, watch_greedy
 
     def encode(self, texts: Sequence[str], *, max_length: int, keep_start: bool) -> Encoded:
-        """See :class:`~metro_t0.evaluation.scorer.Scorer`; never more than the model has positions for."""
+        """See :class:`~metro_t0.evaluation.ranking.scorer.Scorer`; never more than the model has positions for."""
         tokenizer = self.tokenizer
         distinct = list(dict.fromkeys(texts))
         start = (tokenizer.bos_token_id,) if keep_start else ()

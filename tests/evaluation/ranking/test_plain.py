@@ -14,8 +14,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokeniz
 
 from metro_t0.evaluation.generation import generate_texts
 from metro_t0.evaluation.loading import load_model
-from metro_t0.evaluation.plain import PlainScorer, encode_texts
-from metro_t0.evaluation.rank import rank
+from metro_t0.evaluation.ranking.plain import PlainScorer, encode_texts
+from metro_t0.evaluation.ranking.rank import rank
 
 KINDS = ["t5", "bart"]
 

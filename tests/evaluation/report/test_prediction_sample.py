@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metro_t0.evaluation.prediction_sample import PredictionSample, proportional_order
 from metro_t0.evaluation.predictions import Prediction, TemplatePredictions
+from metro_t0.evaluation.report.prediction_sample import PredictionSample, proportional_order
 
 
 def predictions(

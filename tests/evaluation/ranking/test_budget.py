@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small_models import make_model, make_tokenizer
 
-from metro_t0.evaluation.budget import TokenBudget, bytes_per_token
+from metro_t0.evaluation.ranking.budget import TokenBudget, bytes_per_token
 from metro_t0.modeling.configuration import MetroT0Config
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
@@ -41,7 +41,7 @@ def test_the_estimate_of_memory_is_above_what_a_layer_holds() -> None:
 def test_less_at_once_when_the_allocator_fails(tokenizer: MetroT0Tokenizer, tmp_path: Path) -> None:
     """A limit of the system on this process's memory: the real allocator fails, and the results are the same."""
     tokenizer.save_pretrained(tmp_path)
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, here / "ranking_in_little_memory.py", tmp_path, "200000:2", "20000:20"],
         capture_output=True,
