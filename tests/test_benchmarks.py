@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -85,3 +86,32 @@ def test_ranking_is_measured_beside_the_plain_way(tmp_path: Path) -> None:
     for answers in (2, 4, 10):
         assert f"{answers} answers, random pieces" in printed
     assert printed.count("predictions that differ 0 of 4") == 3
+
+
+@pytest.mark.slow
+def test_lm_eval_s_tasks_are_measured_beside_its_own_path(tmp_path: Path) -> None:
+    for needed in ("lm_eval", "accelerate"):
+        pytest.importorskip(needed)
+    train_tokenizer(topics.values(), 600, tmp_path / "tokenizer")
+    words = " ".join(topics.values()).split()
+    entailed = [
+        {"premise": words[n], "hypothesis": " ".join(words[n : n + 3]), "label": n % 2} for n in range(8)
+    ]
+    asked = [
+        {"question": words[n], "answerKey": "B", "choices": {"text": words[n : n + 4], "label": [*"ABCD"]}}
+        for n in range(0, 32, 4)
+    ]
+    for place, rows in (("super_glue/rte", entailed), ("ai2_arc/ARC-Challenge", asked)):
+        folder = tmp_path / "rows" / place
+        folder.mkdir(parents=True)
+        with gzip.open(folder / "validation.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    out = tmp_path / "lm-eval.json"
+    printed = run(
+        "benchmarks/lm_eval_adapter.py", "--tokenizer", str(tmp_path / "tokenizer"),
+        "--data-root", str(tmp_path / "rows"), "--limit", "6", "--rounds", "1", "--json", str(out),
+    )  # fmt: skip
+    for name, task in json.loads(out.read_text(encoding="utf-8"))["tasks"].items():
+        assert name in printed and task["documents"] == 6
+        assert task["adapter"]["acc"] == task["lm-eval's own"]["acc"]
+        assert task["largest_relative_difference"] < 1e-4

@@ -177,16 +177,15 @@ def test_accuracies_are_those_of_lm_eval_s_own_path(network: Network, tasks: Pat
 
 
 def test_the_published_rule_is_that_of_rank(network: Network) -> None:
-    model, tokenizer = network
-    requests = asked("loglikelihood", [*REQUESTS, (STORY, "")])
-    lm = MetroT0LM(model, tokenizer, official=True, max_length=32)
-    ours = lm.loglikelihood(requests, disable_tqdm=True)
-    for request, (score, _) in zip(requests, ours, strict=True):
-        prompt, answer = request.args
-        if prompt.startswith("<s>"):
-            continue  # lm-eval leaves a start that is spelled out alone, rank puts its own before it
-        expected = rank(model, tokenizer, [prompt], [[answer]], max_input_length=32)[0].log_likelihoods[0]
-        assert score == pytest.approx(expected, rel=1e-5), request.args
+    arguments = [*REQUESTS, (STORY, ""), ("", ""), (" ", " yes"), (STORY, "yes " * 300)]
+    ours = MetroT0LM(*network, official=True, max_length=32).loglikelihood(
+        asked("loglikelihood", arguments), disable_tqdm=True
+    )
+    prompts, answers = [prompt for prompt, _ in arguments], [[answer] for _, answer in arguments]
+    expected = rank(*network, prompts, answers, max_input_length=32)
+    assert [score for score, _ in ours] == pytest.approx(
+        [result.log_likelihoods[0] for result in expected], rel=1e-5
+    )
 
 
 def test_written_answers_are_those_of_lm_eval_s_own_path(network: Network) -> None:
@@ -210,8 +209,11 @@ def test_what_has_no_answer_is_refused_in_one_line(network: Network) -> None:
     lm = MetroT0LM(*network)
     with pytest.raises(ValueError, match=r"leave out the tasks that measure perplexity"):
         lm.loglikelihood_rolling(asked("loglikelihood_rolling", [(STORY,)]))
-    with pytest.raises(ValueError, match=r"the answer '' has 0 tokens.*official=True"):
-        lm.loglikelihood(asked("loglikelihood", [(STORY, "")]), disable_tqdm=True)
+    for context in (STORY, ""):
+        with pytest.raises(ValueError, match=r"the answer '' has 0 tokens.*official=True"):
+            lm.loglikelihood(asked("loglikelihood", [(context, "")]), disable_tqdm=True)
+    with pytest.raises(ValueError, match=r"the answer ' yes yes.* scores 1 to 64"):
+        lm.loglikelihood(asked("loglikelihood", [(STORY, " yes" * 80)]), disable_tqdm=True)
     with pytest.raises(ValueError, match="needs its tokenizer"):
         MetroT0LM(network[0])
     other = T5ForConditionalGeneration(

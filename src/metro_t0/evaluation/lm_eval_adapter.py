@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,47 +132,68 @@ class MetroT0LM(TemplateLM):
             add_special_tokens = not string.startswith(self.tokenizer.bos_token)
         return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
 
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-likelihood of each request's answer, and whether greedy decoding would write it.
+
+        Raises:
+            ValueError: an answer that lm-eval's rule has no score for.
+        """
+        texts: list[tuple[str, str]] = [request.args for request in requests]
+        if self.official:
+            return self._ranked(texts, self._official(texts), disable_tqdm)
+        if ("", "") in texts:
+            self._check("", 0)
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """A likelihood a request, and whether greedy decoding would write that answer."""
+        """What :meth:`loglikelihood` asks for, tokenized as lm-eval's own path does it."""
+        pairs: list[tuple[Tokens, Tokens]] = []
+        for (_, text), prompt, answer in requests:
+            self._check(text, len(answer))
+            pairs.append((tuple(prompt[-self.max_length :]), tuple(answer)))
+        return self._ranked([texts for texts, _, _ in requests], pairs, disable_tqdm)
+
+    def _check(self, answer: str, tokens: int) -> None:
+        if not 0 < tokens <= self.max_length:
+            raise ValueError(
+                f"the answer {answer[:60]!r} has {tokens} tokens, and lm-eval's rule scores 1 to {self.max_length} "
+                "(max_length); by the published rule (official=True, --published-rule) any answer has a score"
+            )
+
+    def _official(self, texts: Sequence[tuple[str, str]]) -> list[tuple[Tokens, Tokens]]:
+        """Tokens by the published rule, without the space that lm-eval sets between a prompt and its answer."""
+        scorer = FoldedScorer(self.model, self.tokenizer)
+        texts = [(context, answer.removeprefix(" ")) for context, answer in texts]
+        read = scorer.encode([context for context, _ in texts], max_length=self.max_length, keep_start=True)
+        offered = scorer.encode(
+            [answer for _, answer in texts], max_length=_OFFICIAL_ANSWER_TOKENS, keep_start=False
+        )
+        return [(read.tokens[context], offered.tokens[answer]) for context, answer in texts]
+
+    def _ranked(
+        self, texts: Sequence[tuple[str, str]], pairs: Sequence[tuple[Tokens, Tokens]], disable_tqdm: bool
+    ) -> list[tuple[float, bool]]:
+        """Scores pairs of a prompt and an answer, whose texts are for lm-eval's cache."""
         prompts: dict[Tokens, DistinctPrompt] = {}
         asked: dict[Tokens, list[tuple[int, Tokens]]] = {}
-        for index, request in enumerate(requests):
-            tokens, answer = self._as_scored(*request)
+        for index, (tokens, answer) in enumerate(pairs):
             prompts.setdefault(tokens, DistinctPrompt(tokens)).scores[answer] = 0.0
             asked.setdefault(tokens, []).append((index, answer))
-        results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        results: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
         scorer = FoldedScorer(self.model, self.tokenizer, watch_greedy=True)
         with (
             torch.inference_mode(),
-            tqdm(total=len(requests), desc="Ranking answers", disable=disable_tqdm) as bar,
+            tqdm(total=len(pairs), desc="Ranking answers", disable=disable_tqdm) as bar,
         ):
-            for batch in worked(list(prompts.values()), scorer, self._budget, tqdm.write):
+            for batch in worked(list(prompts.values()), scorer, self._budget, _say):
                 for prompt in batch:
                     for index, answer in asked[prompt.tokens]:
                         results[index] = (prompt.scores[answer], answer in prompt.greedy)
-                        self.cache_hook.add_partial("loglikelihood", requests[index][0], results[index])
+                        self.cache_hook.add_partial("loglikelihood", texts[index], results[index])
                     bar.update(len(asked[prompt.tokens]))
         return results
-
-    def _as_scored(
-        self, texts: tuple[str, str], prompt: list[int], answer: list[int]
-    ) -> tuple[Tokens, Tokens]:
-        """The tokens of a prompt that are read, and those of its answer that are scored."""
-        end = self.eot_token_id
-        if self.official:
-            if not texts[0]:
-                prompt = [self.prefix_token_id, end]
-            elif len(prompt) > self.max_length:
-                prompt = [*prompt[: self.max_length - 1], end]
-            return tuple(prompt), (*answer[: _OFFICIAL_ANSWER_TOKENS - 2], end)
-        if not 0 < len(answer) <= self.max_length:
-            raise ValueError(
-                f"the answer {texts[1][:60]!r} has {len(answer)} tokens, and lm-eval's rule scores 1 to "
-                f"{self.max_length} (max_length); by the published rule (official=True) any answer has a score"
-            )
-        return tuple(prompt[-self.max_length :]), tuple(answer)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Refuses: an encoder-decoder gives a text no likelihood without a prompt."""
@@ -263,6 +285,10 @@ def evaluate_lm_eval(
     aside.write_text(text + "\n", encoding="utf-8")
     aside.replace(out / "lm-eval.json")
     return results
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
 
 
 def _known_tasks(manager: TaskManager, tasks: Sequence[str]) -> list[str]:
