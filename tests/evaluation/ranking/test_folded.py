@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from small_models import make_model, make_tokenizer
 
-from metro_t0.evaluation.folded import FoldedScorer
-from metro_t0.evaluation.scorer import DistinctPrompt
+from metro_t0.evaluation.ranking.folded import FoldedScorer
+from metro_t0.evaluation.ranking.scorer import DistinctPrompt
 
 PROMPTS = ["does it follow that the river sold", "my neighbour", "the old clock painted her brother"]
 
