@@ -1,9 +1,9 @@
 """What the server computes, and which requests are too long for its model.
 
-    engine = Engine(model, tokenizer, max_input_length=512)
-    engine.refusal(Ranking(), [Question("Is the sky blue?", ("Yes", "No"))])     # None: it can be answered
-    engine.answer(Ranking(), [Question("Is the sky blue?", ("Yes", "No"))])      # [RankResult(...)]
-    engine.answer(Writing(max_new_tokens=16), ["Is the sky blue?"])              # [Generation(...)]
+engine = Engine(model, tokenizer, max_input_length=512)
+engine.refusal(Ranking(), [Question("Is the sky blue?", ("Yes", "No"))])     # None: it can be answered
+engine.answer(Ranking(), [Question("Is the sky blue?", ("Yes", "No"))])      # [RankResult(...)]
+engine.answer(Writing(max_new_tokens=16), ["Is the sky blue?"])              # [Generation(...)]
 """
 
 from __future__ import annotations

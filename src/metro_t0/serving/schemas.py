@@ -25,9 +25,7 @@ Prompt = Annotated[
 ]
 Choices = Annotated[
     list[Annotated[str, Field(max_length=MAX_CHOICE_CHARACTERS)]],
-    Field(
-        min_length=1, max_length=MAX_CHOICES, description="The answers to rank.", examples=[["Yes", "No"]]
-    ),
+    Field(min_length=1, max_length=MAX_CHOICES, description="The answers to rank.", examples=[["Yes", "No"]]),
 ]
 
 

@@ -1,0 +1,91 @@
+"""Bodies arrive whole, in time and in bounds before anything reads them.
+
+app.add_middleware(WholeBody, paths=["/rank"], most_bytes=1 << 18, seconds=20)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class WholeBody:
+    """ASGI middleware that answers 408, 413 or 415 by itself and hands on all other requests with their body read.
+
+    A body must be announced as JSON, so that a browser asks before it lets another site's page send one.
+
+    Args:
+        app: what comes behind.
+        paths: where bodies are posted to; requests for others pass untouched.
+        most_bytes: longest body.
+        seconds: how long a body may take to arrive.
+    """
+
+    def __init__(self, app: ASGIApp, *, paths: Collection[str], most_bytes: int, seconds: float) -> None:
+        self.app = app
+        self.paths = paths
+        self.most_bytes = most_bytes
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self.paths:
+            await self.app(scope, receive, send)
+            return
+        refusal = self._refusal(Headers(scope=scope))
+        if refusal is None:
+            try:
+                body = await asyncio.wait_for(self._read(receive), self.seconds)
+            except TimeoutError:
+                refusal = 408, f"the body did not arrive within {self.seconds:g} seconds"
+            else:
+                if body is None:
+                    return
+                if len(body) > self.most_bytes:
+                    refusal = self._too_large()
+        if refusal is not None:
+            status, sentence = refusal
+            # The rest of the body is not read, so the connection cannot serve another request.
+            response = JSONResponse({"error": sentence}, status, {"Connection": "close"})
+            await response(scope, receive, send)
+            return
+        await self.app(scope, _replay(body, receive), send)
+
+    def _refusal(self, headers: Headers) -> tuple[int, str] | None:
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            return 415, "send the body as Content-Type: application/json"
+        length = headers.get("content-length", "0")
+        return self._too_large() if length.isdecimal() and int(length) > self.most_bytes else None
+
+    def _too_large(self) -> tuple[int, str]:
+        return 413, f"the body has more than {self.most_bytes} bytes: send fewer or shorter prompts"
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The body, or a little more than is allowed of it; None where the client went away."""
+        parts = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts += message.get("body", b"")
+            if len(parts) > self.most_bytes or not message.get("more_body", False):
+                return bytes(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A channel that first gives the body, then whatever happens to the connection."""
+    given = False
+
+    async def next_message() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return next_message
