@@ -78,8 +78,8 @@ class Browser:
         os.close(self._write)
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    def open(self, path: Path, *, width: int, height: int = 900) -> None:
-        """Load a file in a window of this size (CSS pixels) and wait until it is there."""
+    def open(self, page: Path | str, *, width: int, height: int = 900) -> None:
+        """Load a file or an address in a window of this size (CSS pixels) and wait until it is there."""
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -88,7 +88,7 @@ class Browser:
             mobile=width < 600,
         )
         self._loaded = False
-        self._call("Page.navigate", url=path.resolve().as_uri())
+        self._call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self._loaded:
             self._handle(self._message())
 

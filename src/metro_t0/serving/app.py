@@ -3,13 +3,14 @@
     app = create_app(Engine(model, tokenizer), name="runs/finetune")
     uvicorn.run(app)
 
-Needs the extra ``serve`` (FastAPI). Who calls it sees ``{"error": "..."}`` whatever goes wrong; tracebacks go to the log.
+Needs the extra ``serve`` (FastAPI). Who calls it sees ``{"error": "..."}`` whatever goes wrong; tracebacks go to
+the log.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -103,7 +104,10 @@ def create_app(engine: Engine, *, name: str, patience: Patience | None = None) -
         docs_url=None,
         redoc_url=None,
     )
-    posts = {"/generate": (_generate, GenerateAnswer), "/rank": (_rank, RankAnswer)}
+    posts: dict[str, tuple[Callable[..., Any], type]] = {
+        "/generate": (_generate, GenerateAnswer),
+        "/rank": (_rank, RankAnswer),
+    }
     for path, (endpoint, answer) in posts.items():
         name_of_route = path.removeprefix("/")
         app.add_api_route(
@@ -152,9 +156,8 @@ class _Routes:
             raise HTTPException(503, "the server is stopping", _RETRY_AFTER) from None
         answer = asyncio.wrap_future(queued)
         gone = asyncio.ensure_future(_disconnected(request))
-        await asyncio.wait(
-            {answer, gone}, timeout=self.patience.answer_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        either: set[asyncio.Future[Any]] = {answer, gone}
+        await asyncio.wait(either, timeout=self.patience.answer_seconds, return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
         if not answer.done():
             answer.cancel()

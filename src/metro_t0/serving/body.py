@@ -36,6 +36,7 @@ class WholeBody:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self.paths:
             await self.app(scope, receive, send)
             return
+        body: bytes | None = b""
         refusal = self._refusal(Headers(scope=scope))
         if refusal is None:
             try:
@@ -43,10 +44,10 @@ class WholeBody:
             except TimeoutError:
                 refusal = 408, f"the body did not arrive within {self.seconds:g} seconds"
             else:
-                if body is None:
-                    return
-                if len(body) > self.most_bytes:
+                if body is not None and len(body) > self.most_bytes:
                     refusal = self._too_large()
+        if body is None:
+            return
         if refusal is not None:
             status, sentence = refusal
             # The rest of the body is not read, so the connection cannot serve another request.
