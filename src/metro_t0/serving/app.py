@@ -46,8 +46,8 @@ from metro_t0.serving.schemas import (
     Written,
 )
 
-_DESCRIPTION = """Ask a text-to-text model. `/rank` says which of your answers it finds likeliest after a prompt,
-`/generate` lets it answer in its own words. Requests that arrive together are computed together."""
+_DESCRIPTION = """Ask a text-to-text model. `POST /rank` says which of your answers it finds likeliest after a prompt,
+`POST /generate` lets it answer in its own words. Requests that arrive together are computed together."""
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is no JSON."},
     408: {"model": Problem, "description": "The body did not arrive in time."},
