@@ -59,6 +59,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 _SAID_PLAINLY = {
     "extra_forbidden": "there is no such field",
+    "too_short": "give at least one",
     "missing": "this field is missing",
     "model_attributes_type": "the body must be a JSON object",
 }
