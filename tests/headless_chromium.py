@@ -7,6 +7,7 @@ with Browser() as browser:
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -98,13 +99,28 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def press(self, key: str, code: int) -> None:
+    def press(self, key: str, code: int, *, control: bool = False) -> None:
         """Press a key in the element that has the focus; ``code`` is the key's Windows virtual key code."""
-        text = {"text": "\r"} if key == "Enter" else {}
+        text: dict[str, Any] = {"text": "\r"} if key == "Enter" else {}
+        text |= {"modifiers": 2} if control else {}
         for kind in ("keyDown", "keyUp"):
             self._call(
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text
             )
+
+    def type(self, text: str) -> None:
+        """Write into the element that has the focus."""
+        self._call("Input.insertText", text=text)
+
+    def prefer_dark(self, dark: bool) -> None:
+        """Show pages as on a system that is set to dark, or to light."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page as a PNG."""
+        shot = self._call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._count += 1

@@ -21,7 +21,7 @@ from metro_t0.serving.server import address, listen
 
 
 def test_sigterm_answers_what_runs_and_takes_no_more(model_folder: Path) -> None:
-    slow = {"prompts": ["yes no maybe"] * 64, "max_new_tokens": 120, "beams": 8}
+    slow = {"prompts": ["yes no maybe"] * 64, "max_new_tokens": 40, "beams": 4}
     with running(model_folder) as server, ThreadPoolExecutor(4) as clients:
         asked = [clients.submit(server.post, "/generate", slow) for _ in range(4)]
         while json.loads(server.request("GET", "/healthz")[2])["waiting"] < 4:
@@ -40,6 +40,7 @@ def test_sigterm_answers_what_runs_and_takes_no_more(model_folder: Path) -> None
         assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_too_and_it_listens_at_loopback_only(model_folder: Path) -> None:
     with running(model_folder) as server:
         assert server.url == f"http://127.0.0.1:{server.port}/"

@@ -46,15 +46,17 @@ def serve(
       curl http://127.0.0.1:8000/generate --json '{"prompt": "Is the sky blue?", "max_new_tokens": 8}'
     """
     try:
-        from metro_t0.serving.app import Patience, create_app
+        import fastapi  # noqa: F401
+
         from metro_t0.serving.server import address, listen
         from metro_t0.serving.server import serve as run
     except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn"):
+        if error.name not in ("fastapi", "uvicorn"):
             raise
         raise ValueError("serving needs FastAPI and uvicorn: pip install 'metro-t0[serve]'") from error
     with listen(host, port) as listener:
         from metro_t0.evaluation.loading import load_model
+        from metro_t0.serving.app import Patience, create_app
         from metro_t0.serving.engine import Engine
 
         network, tokenizer = load_model(model, precision=precision.value)
