@@ -129,7 +129,7 @@ def test_what_the_server_refuses_is_said(page: Browser) -> None:
     assert "at most 128 are read" in await_answer(page)
     assert page.evaluate("document.getElementById('ranking').hidden")
     # Chromium reports every answer of 4xx on its console.
-    assert all("422" in error for error in page.errors)
+    assert all("413" in error for error in page.errors)
     page.errors.clear()
 
 

@@ -46,14 +46,20 @@ from metro_t0.serving.schemas import (
     Written,
 )
 
-_DESCRIPTION = """Ask a text-to-text model. `POST /rank` says which of your answers it finds likeliest after a prompt,
-`POST /generate` lets it answer in its own words. Requests that arrive together are computed together."""
+_DESCRIPTION = """Ask a text-to-text model. POST /rank says which of your answers it finds likeliest after a prompt,
+POST /generate lets it answer in its own words. Requests that arrive together are computed together."""
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is no JSON."},
     408: {"model": Problem, "description": "The body did not arrive in time."},
-    413: {"model": Problem, "description": f"The body has more than {MAX_BODY_BYTES} bytes."},
+    413: {
+        "model": Problem,
+        "description": f"The body has more than {MAX_BODY_BYTES} bytes, or a text more tokens than the model reads.",
+    },
     415: {"model": Problem, "description": "The body is not announced as application/json."},
-    422: {"model": Problem, "description": "A field is missing, unknown, of another type, or too long."},
+    422: {
+        "model": Problem,
+        "description": "A field is missing, unknown, of another type, or out of its bounds.",
+    },
     500: {"model": Problem, "description": "The model failed on this request."},
     503: {"model": Problem, "description": "Too much to do, or stopping: try again later."},
 }
@@ -167,7 +173,7 @@ class _Routes:
         try:
             return answer.result()
         except RefusedError as refused:
-            raise HTTPException(422, str(refused)) from None
+            raise HTTPException(413, str(refused)) from None
         except FailedError:
             raise HTTPException(500, "the model failed on this request") from None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_PROMPTS = 64
@@ -20,6 +20,13 @@ MAX_CHOICE_CHARACTERS = 2_000
 MAX_NEW_TOKENS = 256
 MAX_BEAMS = 8
 
+
+def _whole(value: Any) -> Any:
+    """JSON knows one kind of number: 8.0 is the integer 8."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
 Prompt = Annotated[
     str, Field(max_length=MAX_PROMPT_CHARACTERS, description="The text to answer.", examples=["Is it cold?"])
 ]
@@ -35,14 +42,16 @@ class _Strict(BaseModel):
 
 class _Settings(_Strict):
     max_new_tokens: Annotated[
-        int, Field(ge=1, le=MAX_NEW_TOKENS, description="Longest answer, in tokens.")
+        Integer, Field(ge=1, le=MAX_NEW_TOKENS, description="Longest answer, in tokens.")
     ] = 64
-    beams: Annotated[int, Field(ge=1, le=MAX_BEAMS, description="Width of the beam search; 1 is greedy.")] = 1
+    beams: Annotated[
+        Integer, Field(ge=1, le=MAX_BEAMS, description="Width of the beam search; 1 is greedy.")
+    ] = 1
     temperature: Annotated[
         float | None,
         Field(ge=0.05, le=10, description="Sample at this temperature instead of taking the likeliest."),
     ] = None
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Of the sampling.")] = 0
+    seed: Annotated[Integer, Field(ge=0, le=2**32 - 1, description="Of the sampling.")] = 0
 
 
 class GenerateOne(_Settings):
