@@ -17,10 +17,11 @@ HERE = Path(__file__).parent
 @pytest.mark.slow
 def test_the_server_keeps_its_word(server: Server, tmp_path: Path) -> None:
     """No 5xx, no answer or refusal that the document does not promise; the server's own end looks at its log."""
+    program = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
+    options = ["--max-examples", "150", "--seed", "1", "--workers", "2"]
+    config = ["--config-file", str(HERE / "schemathesis.toml")]
     done = subprocess.run(
-        [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
-        + ["--config-file", str(HERE / "schemathesis.toml"), "run", f"{server.url}openapi.json"]
-        + ["--max-examples", "150", "--seed", "1", "--workers", "2"],
+        [*program, *config, "run", f"{server.url}openapi.json", *options],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -12,6 +12,9 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# How many times the longest body is received before the connection is cut.
+_ENDURED = 64
+
 
 class WholeBody:
     """ASGI middleware that answers 408, 413 or 415 by itself and hands on all other requests with their body read.
@@ -36,46 +39,50 @@ class WholeBody:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self.paths:
             await self.app(scope, receive, send)
             return
-        body: bytes | None = b""
-        refusal = self._refusal(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        refusal: tuple[int, str] | None
+        try:
+            body = await asyncio.wait_for(self._read(receive), self.seconds)
+        except TimeoutError:
+            refusal = 408, f"the body did not arrive within {self.seconds:g} seconds"
+        else:
+            if body is None:
+                return
+            refusal = self._refusal(headers, body)
         if refusal is None:
-            try:
-                body = await asyncio.wait_for(self._read(receive), self.seconds)
-            except TimeoutError:
-                refusal = 408, f"the body did not arrive within {self.seconds:g} seconds"
-            else:
-                if body is not None and len(body) > self.most_bytes:
-                    refusal = self._too_large()
-        if body is None:
+            await self.app(scope, _replay(body, receive), send)
             return
-        if refusal is not None:
-            status, sentence = refusal
-            # The rest of the body is not read, so the connection cannot serve another request.
-            response = JSONResponse({"error": sentence}, status, {"Connection": "close"})
-            await response(scope, receive, send)
-            return
-        await self.app(scope, _replay(body, receive), send)
+        status, sentence = refusal
+        # What is left of the body would be taken for the next request.
+        response = JSONResponse({"error": sentence}, status, {"Connection": "close"})
+        await response(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> tuple[int, str] | None:
+    def _refusal(self, headers: Headers, body: bytes) -> tuple[int, str] | None:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             return 415, "send the body as Content-Type: application/json"
-        length = headers.get("content-length", "0")
-        return self._too_large() if length.isdecimal() and int(length) > self.most_bytes else None
-
-    def _too_large(self) -> tuple[int, str]:
-        return 413, f"the body has more than {self.most_bytes} bytes: send fewer or shorter prompts"
+        if len(body) > self.most_bytes:
+            return 413, f"the body has more than {self.most_bytes} bytes: send fewer or shorter prompts"
+        return None
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """The body, or a little more than is allowed of it; None where the client went away."""
-        parts = bytearray()
+        """The body, or a little more than is allowed of it; None where the client went away.
+
+        A client that is answered while it still sends may never read the answer. So a body that is somewhat too long is
+        received to its end, and forgotten.
+        """
+        kept = bytearray()
+        received = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts += message.get("body", b"")
-            if len(parts) > self.most_bytes or not message.get("more_body", False):
-                return bytes(parts)
+            part = message.get("body", b"")
+            received += len(part)
+            if len(kept) <= self.most_bytes:
+                kept += part
+            if received > _ENDURED * self.most_bytes or not message.get("more_body", False):
+                return bytes(kept)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

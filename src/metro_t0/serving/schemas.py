@@ -26,7 +26,8 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
+# Behind the bounds, or the document would lose them.
+_ALSO_AS_FLOAT = BeforeValidator(_whole)
 Prompt = Annotated[
     str, Field(max_length=MAX_PROMPT_CHARACTERS, description="The text to answer.", examples=["Is it cold?"])
 ]
@@ -42,16 +43,16 @@ class _Strict(BaseModel):
 
 class _Settings(_Strict):
     max_new_tokens: Annotated[
-        Integer, Field(ge=1, le=MAX_NEW_TOKENS, description="Longest answer, in tokens.")
+        int, Field(ge=1, le=MAX_NEW_TOKENS, description="Longest answer, in tokens."), _ALSO_AS_FLOAT
     ] = 64
     beams: Annotated[
-        Integer, Field(ge=1, le=MAX_BEAMS, description="Width of the beam search; 1 is greedy.")
+        int, Field(ge=1, le=MAX_BEAMS, description="Width of the beam search; 1 is greedy."), _ALSO_AS_FLOAT
     ] = 1
     temperature: Annotated[
         float | None,
         Field(ge=0.05, le=10, description="Sample at this temperature instead of taking the likeliest."),
     ] = None
-    seed: Annotated[Integer, Field(ge=0, le=2**32 - 1, description="Of the sampling.")] = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Of the sampling."), _ALSO_AS_FLOAT] = 0
 
 
 class GenerateOne(_Settings):
