@@ -21,8 +21,8 @@ from metro_t0.evaluation.scorer import DistinctPrompt, Scorer, Size
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# On a CPU about what its cache holds. A GPU has no use for more than keeps it busy.
-_CPU_TOKENS = 4096
+# On a CPU more is slower: batches pad more and leave its cache. A GPU has no use for more than keeps it busy.
+_CPU_TOKENS = 1024
 _MOST_GPU_TOKENS = 2**16
 _LEAST_TOKENS = 1024
 # Of the memory that is free: estimates are rough, and others may use the GPU too.

@@ -96,7 +96,9 @@ class FoldedScorer:
         model = self.model
         device, padding = model.device, model.config.pad_token_id
         input_ids = pad([prompt.tokens for prompt in prompts], padding).to(device)
-        attention_mask = pad([(1,) * len(prompt.tokens) for prompt in prompts], 0).to(device)
+        attention_mask = None
+        if len({len(prompt.tokens) for prompt in prompts}) > 1:  # attention without a mask is quicker
+            attention_mask = pad([(1,) * len(prompt.tokens) for prompt in prompts], 0).to(device)
         states = model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         groups = [_decoder_rows(prompt) for prompt in prompts]
         for turn in range(max(map(len, groups))):
@@ -106,7 +108,7 @@ class FoldedScorer:
             scores = _score_answers(
                 model,
                 states if whole else states[members],
-                attention_mask if whole else attention_mask[members],
+                attention_mask if whole or attention_mask is None else attention_mask[members],
                 answers,
                 self.watch_greedy,
             )
@@ -133,7 +135,7 @@ def _decoder_rows(prompt: DistinctPrompt) -> list[list[Tokens]]:
 def _score_answers(
     model: MetroT0ForConditionalGeneration,
     encoder_states: torch.Tensor,
-    encoder_mask: torch.Tensor,
+    encoder_mask: torch.Tensor | None,
     answers: Sequence[Sequence[Tokens]],
     watch_greedy: bool,
 ) -> Iterator[tuple[float, bool]]:

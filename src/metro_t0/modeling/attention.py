@@ -110,7 +110,8 @@ def attend(
         return row_attention(query, key, value, bias=bias, mask=mask, causal=causal, dropout=dropout), None
     if bias is not None:
         bias = bias.to(query.dtype)
-        if mask is not None and mask.shape[1] == mask.shape[2] == 1:
+        # A CPU's fused kernel takes heads of one width only: there the mask is written out after all.
+        if mask is not None and mask.shape[1] == mask.shape[2] == 1 and query.device.type != "cpu":
             query, key, mask = _with_mask_as_feature(query, key, mask)
     fused_mask = mask if bias is None else bias
     if bias is not None and mask is not None:
