@@ -38,8 +38,8 @@ def results_markdown(results: Record) -> str:
         parts.append(_table(heads, cells, left={0, len(heads) - 1}))
     if any(task.get("shortest") for task in tasks):
         parts.append(
-            "*shortest chosen*: how often the answer of the fewest tokens was chosen where answers differ in length, and "
-            "in parentheses how often a uniform choice would."
+            "*shortest chosen*: how often the answer of the fewest tokens was chosen where answers differ in length, "
+            "and in parentheses how often a uniform choice would."
         )
     if any(task.get("supervised") for task in tasks):
         parts.append("*supervised*: the model was finetuned on this dataset's training rows.")
