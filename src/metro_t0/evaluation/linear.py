@@ -3,8 +3,8 @@
     with torch.inference_mode(), quick_linear():
         model(...)                                     # the same float32 sums, in another order
 
-In float32 torch asks the BLAS that it was built with, MKL, which reached 110 GFLOP/s a core on an AMD EPYC at the shapes of
-METRO-T0 base, where oneDNN, which torch carries too, reached 250.
+In float32 torch asks the BLAS that it was built with, MKL, which reached 110 GFLOP/s a core on an AMD EPYC at the
+shapes of METRO-T0 base, where oneDNN, which torch carries too, reached 250.
 """
 
 from __future__ import annotations
