@@ -144,43 +144,41 @@ def rank_together(
     from metro_t0.evaluation.ranking.rank import check_rows, rank_rows
 
     check_rows(prompts, choices)
-    rows_of: dict[str, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        rows_of.setdefault(prompt, []).append(row)
-    hands = [rows_of[prompt] for prompt in sorted(rows_of, key=len, reverse=True)]
+    hands = _hands(prompts)
     own = [hands[index] for index in processes.share(len(hands))]
-    own_rows = [row for hand in own for row in hand]
+    rows = [row for hand in own for row in hand]
     done = told = 0
 
-    def advance_all(rows: int) -> None:
+    def advance_all(more: int) -> None:
         nonlocal done, told
-        done += rows
-        now = done * len(prompts) // len(own_rows)
+        done += more
+        now = done * len(prompts) // len(rows)
         advance(now - told)
         told = now
 
     with processes.together():
-        ranked = dict(
-            zip(
-                own_rows,
-                rank_rows(
-                    model,
-                    tokenizer,
-                    [prompts[row] for row in own_rows],
-                    [choices[row] for row in own_rows],
-                    max_input_length=max_input_length,
-                    max_choice_length=max_choice_length,
-                    batch_tokens=batch_tokens,
-                    advance=advance_all,
-                    say=say if processes.size == 1 else lambda line: say(f"process {processes.rank}: {line}"),
-                ),
-                strict=True,
-            )
+        ranked = rank_rows(
+            model,
+            tokenizer,
+            [prompts[row] for row in rows],
+            [choices[row] for row in rows],
+            max_input_length=max_input_length,
+            max_choice_length=max_choice_length,
+            batch_tokens=batch_tokens,
+            advance=advance_all,
+            say=say if processes.size == 1 else lambda line: say(f"process {processes.rank}: {line}"),
         )
     advance(len(prompts) - told)
-    results: dict[int, RankResult] = {}
-    for hand, of_hand in zip(
-        hands, processes.gather([[ranked[row] for row in hand] for hand in own]), strict=True
-    ):
-        results.update(zip(hand, of_hand, strict=True))
-    return [results[row] for row in range(len(prompts))]
+    result_of = dict(zip(rows, ranked, strict=True))
+    gathered = processes.gather([[result_of[row] for row in hand] for hand in own])
+    for hand, results in zip(hands, gathered, strict=True):
+        result_of.update(zip(hand, results, strict=True))
+    return [result_of[row] for row in range(len(prompts))]
+
+
+def _hands(prompts: Sequence[str]) -> list[list[int]]:
+    """The rows of each distinct prompt, the longest prompt first: what is dealt in turn is alike in work."""
+    rows_of: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows_of.setdefault(prompt, []).append(row)
+    return [rows_of[prompt] for prompt in sorted(rows_of, key=len, reverse=True)]
