@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from metro_t0.interop.fairseq import load_pretraining, rename
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
@@ -143,6 +144,54 @@ def test_a_loaded_model_saves_and_loads_as_ours(
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
+def as_omegaconf(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """With all settings in omegaconf, one a reference to another."""
+    cfg = checkpoint["cfg"]
+    heads = {**cfg["model"], "encoder_attention_heads": "${task.heads}"}
+    task = {**cfg["task"], "heads": cfg["model"]["encoder_attention_heads"]}
+    return {**checkpoint, "args": None, "cfg": OmegaConf.create({"model": heads, "task": task})}
+
+
+def as_namespaces(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """With the model's settings in a namespace inside omegaconf, as of models without a dataclass."""
+    cfg = OmegaConf.create({"task": checkpoint["cfg"]["task"]}, flags={"allow_objects": True})
+    cfg.model = argparse.Namespace(**checkpoint["cfg"]["model"])
+    return {**checkpoint, "cfg": cfg}
+
+
+def as_one_namespace(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """As before fairseq had sections."""
+    cfg = checkpoint["cfg"]
+    flat = argparse.Namespace(**{**cfg["model"], **cfg["task"]})
+    return {**checkpoint, "cfg": None, "args": flat}
+
+
+@pytest.mark.parametrize("kind", [as_omegaconf, as_namespaces, as_one_namespace])
+@pytest.mark.parametrize("sharing", ["none", "token", "token_pos_norm"])
+def test_settings_of_every_age(
+    kind: Callable[[dict[str, Any]], dict[str, Any]], sharing: str, saved: Callable[[dict[str, Any]], Path]
+) -> None:
+    model = randomize(MetroT0ForPreTraining(tiny_config(auxiliary_sharing=sharing))).eval()
+    plain_one = checkpoint_of(model)
+    expected = load_pretraining(saved(plain_one))
+    loaded = load_pretraining(saved(kind(plain_one)))
+    assert loaded.config.to_dict() == expected.config.to_dict()
+    assert loaded.config.auxiliary_sharing == sharing
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_half_precision_becomes_float32(
+    checkpoint: dict[str, Any], saved: Callable[[dict[str, Any]], Path]
+) -> None:
+    halves = {name: tensor.half() for name, tensor in checkpoint["model"].items()}
+    loaded = load_pretraining(saved({**checkpoint, "model": halves}))
+    assert loaded.dtype == torch.float32
+    assert loaded.config.auxiliary_sharing == "token_pos_norm"
+    original = checkpoint["model"]["decoder.layers.0.fc1.weight"].half().float()
+    assert torch.equal(loaded.state_dict()["decoder.block.0.layer.2.DenseReluDense.wi.weight"], original)
+
+
 class TestMistakes:
     def test_no_file(self, tmp_path: Path) -> None:
         for path in (tmp_path / "nothing.pt", tmp_path):
@@ -171,9 +220,9 @@ class TestMistakes:
     def test_a_file_that_could_run_code(
         self, checkpoint: dict[str, Any], saved: Callable[[dict[str, Any]], Path]
     ) -> None:
-        path = saved({**checkpoint, "args": argparse.Namespace(arch="t5")})
-        with pytest.raises(ValueError, match=r"holds a Python object \(argparse\.Namespace\)"):
-            load_pretraining(path)
+        path = saved({**checkpoint, "args": eval})
+        with pytest.raises(ValueError, match=r"it asks for eval, which .* could run code$"):
+            MetroT0ForPreTraining.from_fairseq(path)
 
     @pytest.mark.parametrize(
         "content", [[1, 2], {"model": {}}, {"cfg": None, "model": {}}, {"cfg": {}, "model": 1}]
@@ -241,4 +290,21 @@ class TestMistakes:
             load_pretraining(saved(checkpoint))
         del checkpoint["cfg"][section]
         with pytest.raises(ValueError, match=f"it has no '{section}'"):
+            load_pretraining(saved(checkpoint))
+
+    @pytest.mark.parametrize("heads", [0, -3, 5, "many", None, [3]])
+    def test_heads_that_cannot_be(
+        self, checkpoint: dict[str, Any], saved: Callable[[dict[str, Any]], Path], heads: Any
+    ) -> None:
+        checkpoint["cfg"]["model"]["encoder_attention_heads"] = heads
+        with pytest.raises(
+            ValueError, match=r"checkpoint_last\.pt does not (fit together|hold a METRO model)"
+        ):
+            load_pretraining(saved(checkpoint))
+
+    def test_what_is_no_tensor(
+        self, checkpoint: dict[str, Any], saved: Callable[[dict[str, Any]], Path]
+    ) -> None:
+        checkpoint["model"]["encoder.layers.0.fc1.bias"] = [0.0]
+        with pytest.raises(ValueError, match=r"its encoder\.layers\.0\.fc1\.bias is no tensor"):
             load_pretraining(saved(checkpoint))
