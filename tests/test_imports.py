@@ -21,8 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "objectives": {"config", "modeling"},
     "data": {"tokenization"},
     "prompts": {"tokenization", "data"},
-    "training": {"config", "modeling", "objectives", "tokenization", "data", "prompts"},
-    "evaluation": {"modeling", "tokenization", "data", "prompts"},
+    "training": {"config", "modeling", "objectives", "tokenization", "data", "prompts", "interop"},
+    "evaluation": {"modeling", "tokenization", "data", "prompts", "interop"},
     "interop": {"modeling", "tokenization"},
     "demo": {"config", "modeling", "tokenization", "data", "prompts", "training", "evaluation"},
 }
