@@ -20,7 +20,7 @@ from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.tokenization.inspection import open_tokenizer
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
-# What two models must share for one to take the other's weights: the shapes of tensors, and what buckets mean.
+# What shapes the tensors that two models must share for one to take the other's weights.
 _MAIN_SHAPE = (
     "d_model",
     "d_kv",
@@ -29,7 +29,6 @@ _MAIN_SHAPE = (
     "num_decoder_layers",
     "num_heads",
     "relative_attention_num_buckets",
-    "relative_attention_max_distance",
     "num_positions",
 )
 _PRETRAINING_SHAPE = ("num_auxiliary_layers", "auxiliary_sharing", "rtd_head")
@@ -107,6 +106,17 @@ def _check_shape(stored: MetroT0Config, model: MetroT0ForConditionalGeneration, 
             raise ValueError(
                 f"{source} cannot be taken: its {field} is {there}, this configuration's is {here}"
             )
+    # Not a shape, but what the rows of the relative bias tables mean.
+    if _reach(stored) != _reach(model.config):
+        raise ValueError(
+            f"{source} cannot be taken: its relative bias reaches {_reach(stored)} tokens far, this configuration's "
+            f"{_reach(model.config)}: set model.relative_attention_max_distance="
+            f"{stored.relative_attention_max_distance} and model.max_positions={stored.max_positions}"
+        )
+
+
+def _reach(config: MetroT0Config) -> int:
+    return min(config.relative_attention_max_distance, config.max_positions - 1)
 
 
 def _check_vocabulary_size(stored: MetroT0Config, tokenizer: MetroT0Tokenizer, source: Path) -> None:
