@@ -1,4 +1,4 @@
-"""Ways of decoding that must not change what is written: an assistant, prompt lookup, a static cache, what is asked for."""
+"""Ways of decoding that change nothing (an assistant, prompt lookup, a static cache), and what a step shows."""
 
 from __future__ import annotations
 
