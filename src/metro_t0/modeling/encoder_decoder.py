@@ -85,6 +85,21 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         """Replace the output projection."""
         self.lm_head = value
 
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> nn.Embedding:
+        """Grow or cut the one embedding at its end, wherever it is used; arguments and result as in transformers.
+
+        The mask token keeps its id for as long as there is a row of that number.
+        """
+        mask_token_id = self.config.mask_token_id
+        embedding = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        self.config.num_sentinel_tokens = max(1, self.config.vocab_size - mask_token_id)
+        return embedding
+
     def get_encoder(self, modality: str | None = None) -> Encoder:
         """The encoder stack."""
         return self.encoder
