@@ -37,15 +37,15 @@ def varied(model: MetroT0ForConditionalGeneration) -> MetroT0ForConditionalGener
 def generate(model: MetroT0ForConditionalGeneration, ids: torch.Tensor, **more: Any) -> torch.Tensor:
     """Tokens ``[B, 1 + LENGTH]``, no pair of them twice; sampling is seeded."""
     torch.manual_seed(7)
-    return model.generate(
-        input_ids=ids,
-        attention_mask=ids.ne(PAD).long(),
-        max_new_tokens=LENGTH,
-        suppress_tokens=[PAD],
-        eos_token_id=VOCAB_SIZE + 1,
-        repetition_penalty=1.3,
-        **more,
-    )
+    settings = {
+        "input_ids": ids,
+        "attention_mask": ids.ne(PAD).long(),
+        "max_new_tokens": LENGTH,
+        "suppress_tokens": [PAD],
+        "eos_token_id": VOCAB_SIZE + 1,
+        "repetition_penalty": 1.3,
+    }
+    return model.generate(**{**settings, **more})
 
 
 @pytest.mark.parametrize("guesses", [1, 4])
@@ -101,6 +101,45 @@ def test_a_static_cache_changes_nothing(
     ids = random_ids([12, 5, 8])
     static = generate(model, ids, cache_implementation="static", disable_compile=True, **WAYS[way])
     assert torch.equal(static, generate(model, ids, **WAYS[way]))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_padding_that_was_written_counts_alike_in_a_static_cache(
+    model: MetroT0ForConditionalGeneration, way: str
+) -> None:
+    """It takes no position and is not looked at."""
+    more = {"suppress_tokens": None, "sequence_bias": {(PAD,): 3.0}, **WAYS[way]}
+    ids = random_ids([12, 5, 8])
+    static = generate(model, ids, cache_implementation="static", disable_compile=True, **more)
+    assert (static[:, 1:-2] == PAD).any(), "the case does not show what it should"
+    assert torch.equal(static, generate(model, ids, **more))
+
+
+@pytest.mark.parametrize("way", ["greedy", "beam"])
+def test_a_padded_prompt_for_the_decoder_in_a_static_cache(
+    model: MetroT0ForConditionalGeneration, way: str
+) -> None:
+    prompt = torch.tensor([[2, 5, 6, 7], [PAD, PAD, 2, 9]])
+    more = {"decoder_input_ids": prompt, "decoder_attention_mask": prompt.ne(PAD).long(), **WAYS[way]}
+    ids = random_ids([12, 5])
+    static = generate(model, ids, cache_implementation="static", disable_compile=True, **more)
+    assert torch.equal(static, generate(model, ids, **more))
+    alone = {"decoder_input_ids": prompt[1:, 2:], **WAYS[way]}
+    assert torch.equal(static[1, 2:], generate(model, ids[1:, :5], **alone)[0])
+
+
+@pytest.mark.parametrize("cache", ["static", "dynamic"])
+def test_an_answer_longer_than_the_positions_is_refused(
+    model: MetroT0ForConditionalGeneration, cache: str
+) -> None:
+    with pytest.raises(ValueError, match="33 tokens is longer than the 32 positions"):
+        generate(
+            model,
+            random_ids([5]),
+            decoder_input_ids=torch.randint(4, 30, (1, 30)),
+            cache_implementation=cache,
+            disable_compile=True,
+        )
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -30,6 +30,7 @@ class MetroT0PreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _can_compile_fullgraph = True
     _no_split_modules = [EncoderBlock.__name__, DecoderBlock.__name__]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
@@ -125,13 +126,22 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
 
         A padding token that was generated as any other takes no position and is not looked at, as when all is decoded
         anew; the keys and values in a cache no longer tell where there was one, so that the mask has to.
+
+        Raises:
+            ValueError: the answer is longer than the position table.
         """
+        self.decoder.check_length(input_ids.shape[1])
+        mask = kwargs.get("decoder_attention_mask")
+        if mask is None:
+            real = input_ids.ne(self.config.pad_token_id)
+            mask = None if bool(real.all()) else real
+        if mask is not None and mask.dim() == 2:
+            # A static cache makes one mask of this and the causal rule, and positions cannot be read off that.
+            real = mask.long()
+            kwargs["decoder_attention_mask"] = mask
+            kwargs.setdefault("decoder_position_ids", real.cumsum(dim=1) * real - 1)
         parent: Any = super()
-        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
-        real = input_ids.ne(self.config.pad_token_id)
-        if inputs.get("decoder_attention_mask") is None and not bool(real.all()):
-            inputs["decoder_attention_mask"] = real
-        return inputs
+        return parent.prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
 
     def forward(
         self,
@@ -148,6 +158,7 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        decoder_position_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput | tuple[torch.Tensor, ...]:
         """Logits of every decoder position, and the mean cross-entropy where labels are given.
@@ -161,6 +172,7 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             encoder_outputs: what the encoder gave before, in place of ``input_ids``.
             past_key_values: the cache of earlier steps.
             labels: ``[B, T]``, -100 where there is no loss.
+            decoder_position_ids: ``[B or 1, T]``, counted from 0, -1 on padding; by default in order, padding left out.
         """
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
@@ -186,6 +198,7 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=attention_mask,
+            position_ids=decoder_position_ids,
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
             use_cache=config.use_cache and not self.training if use_cache is None else use_cache,
