@@ -159,6 +159,7 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         decoder_position_ids: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput | tuple[torch.Tensor, ...]:
         """Logits of every decoder position, and the mean cross-entropy where labels are given.
@@ -173,6 +174,8 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             past_key_values: the cache of earlier steps.
             labels: ``[B, T]``, -100 where there is no loss.
             decoder_position_ids: ``[B or 1, T]``, counted from 0, -1 on padding; by default in order, padding left out.
+            num_items_in_batch: what the sum of the losses is divided by in place of this call's number of labels: the
+                trainer of transformers gives the labels of all calls between two updates.
         """
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
@@ -208,7 +211,7 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         logits = self.project(decoded.last_hidden_state)
         loss = None
         if labels is not None:
-            loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+            loss = _cross_entropy(logits, labels, num_items_in_batch)
         output = Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -221,6 +224,17 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             encoder_attentions=encoded.attentions,
         )
         return output.to_tuple() if return_dict is False else output
+
+
+def _cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, number: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Sum over the labels ``[B, T]`` that are not -100, divided by their number or by ``number``."""
+    logits, labels = logits.float().flatten(0, 1), labels.flatten()
+    if number is None:
+        return F.cross_entropy(logits, labels, ignore_index=-100)
+    total = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+    return total / (number.to(total.device) if isinstance(number, torch.Tensor) else number)
 
 
 AutoConfig.register(MetroT0Config.model_type, MetroT0Config, exist_ok=True)
