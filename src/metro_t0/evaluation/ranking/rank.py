@@ -25,6 +25,7 @@ import torch
 
 from metro_t0.evaluation.ranking.budget import TokenBudget, worked
 from metro_t0.evaluation.ranking.folded import FoldedScorer
+from metro_t0.evaluation.ranking.linear import quick_linear
 from metro_t0.evaluation.ranking.plain import PlainScorer
 from metro_t0.evaluation.ranking.scorer import DistinctPrompt, Scorer, Tokens
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
@@ -141,7 +142,7 @@ def rank_rows(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), quick_linear():
             for batch in worked(list(distinct.values()), scorer, batch_tokens, say):
                 advance(sum(prompt.rows for prompt in batch))
     finally:
