@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "modeling", "objectives", "tokenization", "data", "prompts"},
     "evaluation": {"modeling", "tokenization", "data", "prompts"},
     "interop": {"modeling", "tokenization"},
+    "sharing": {"config", "modeling", "tokenization", "data", "interop", "training", "evaluation"},
     "demo": {"config", "modeling", "tokenization", "data", "prompts", "training", "evaluation"},
 }
 TRAVELLING = ["modeling", "tokenization/normalizer.py", "tokenization/tokenizer.py"]
