@@ -1,13 +1,13 @@
 """A folder for the Hub: everything that transformers needs to run the model, and what a reader needs to know.
 
-    export_model(read_source(Path("runs/finetune")), Path("my-model"), card="# My model")
+export_model(read_source(Path("runs/finetune")), Path("my-model"), card="# My model")
 
-    my-model/README.md                      the model card
-             config.json, model.safetensors, generation_config.json
-             sp.model, dict.txt, tokenizer_config.json
-             encoder_decoder.py, tokenizer.py, ...      what ``trust_remote_code=True`` runs
-             data_card.json                 what it was trained on, where the source says so
-             pretraining/                   all of it with auxiliary model and detection head, where the source has them
+my-model/README.md                      the model card
+         config.json, model.safetensors, generation_config.json
+         sp.model, dict.txt, tokenizer_config.json
+         encoder_decoder.py, tokenizer.py, ...      what ``trust_remote_code=True`` runs
+         data_card.json                 what it was trained on, where the source says so
+         pretraining/                   all of it with auxiliary model and detection head, where the source has them
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def export_model(source: Source, out: Path, card: str) -> None:
     """
     with new_directory(out) as folder:
         try:
-            _write_model(source, source.main_weights, folder, "MetroT0ForConditionalGeneration", MODEL_CLASSES)
+            _write_model(
+                source, source.main_weights, folder, "MetroT0ForConditionalGeneration", MODEL_CLASSES
+            )
             write_generation_config(source, folder)
             write_tokenizer(source.tokenizer, folder, auto_map=TOKENIZER_CLASSES)
             write_remote_code(folder)

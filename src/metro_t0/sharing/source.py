@@ -169,9 +169,7 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{index} cannot be read: {error}") from error
             return {
-                key: tensor
-                for part in parts
-                for key, tensor in _read_file(folder / Path(part).name).items()
+                key: tensor for part in parts for key, tensor in _read_file(folder / Path(part).name).items()
             }
     raise ValueError(f"{folder} holds no weights (neither {' nor '.join(_WEIGHT_FILES)})")
 
@@ -195,9 +193,7 @@ def _read_file(file: Path) -> dict[str, torch.Tensor]:
     return stored
 
 
-def _names(
-    config: MetroT0Config, with_pretraining_parts: bool
-) -> dict[str, tuple[torch.Tensor, list[str]]]:
+def _names(config: MetroT0Config, with_pretraining_parts: bool) -> dict[str, tuple[torch.Tensor, list[str]]]:
     """First name of each tensor of a model -> the tensor without its values, and its further names."""
     import torch
 
@@ -241,7 +237,9 @@ def _checked(
                 f"config.json asks for {list(expected.shape)}"
             )
         if not all(_same_bits(weights[first], stored[name]) for name in found[1:]):
-            raise ValueError(f"{' and '.join(found[:2])} at {path} differ, but a METRO-T0 model has one for both")
+            raise ValueError(
+                f"{' and '.join(found[:2])} at {path} differ, but a METRO-T0 model has one for both"
+            )
     if unexpected := sorted(set(stored) - known):
         raise ValueError(f"the weights at {path} hold more than a METRO-T0 model: {_listed(unexpected)}")
     return weights
