@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-class Target(str, Enum):
+class Target(StrEnum):
     """What to make."""
 
     HUB = "hub"
@@ -46,9 +46,13 @@ def convert(
     """
     from metro_t0.data.output import check_vacant
     from metro_t0.sharing.export import export_model
+    from metro_t0.sharing.published_format import write_published
     from metro_t0.sharing.source import read_source
 
     check_vacant(out)
     found = read_source(source, tokenizer)
-    export_model(found, out, "")
+    if to is Target.PUBLISHED:
+        write_published(found, out)
+    else:
+        export_model(found, out, "")
     print(out)

@@ -116,7 +116,7 @@ def write_tokenizer(
         dictionary.write_text(dictionary_text(tokenizer), encoding="utf-8")
     file = folder / "tokenizer_config.json"
     described = json.loads(file.read_text(encoding="utf-8"))
-    for passing in ("auto_map", "is_local", "local_files_only"):
+    for passing in ("auto_map", "backend", "is_local", "local_files_only"):
         described.pop(passing, None)
     if auto_map is not None:
         described["auto_map"] = dict(auto_map)

@@ -83,14 +83,14 @@ def read_source(path: Path, tokenizer: Path | None = None) -> Source:
     folder = model_folder(path)
     if (folder / "manifest.json").is_file():
         check_whole(folder)
-    config, stated = _read_config(folder)
+    stated = _read_settings(folder)
     stored = _read_weights(folder)
     read = read_tokenizer(tokenizer or folder)
-    if "num_positions" not in stated and "encoder.pos_embed.weight" in stored:
-        config.num_positions = stored["encoder.pos_embed.weight"].shape[0] - 2
-    if "num_sentinel_tokens" not in stated:
-        config.num_sentinel_tokens = read.num_sentinel_tokens
-    return _whole(path, config, stored, read, folder, _run_of(folder))
+    # The published format has no keys for these.
+    stated.setdefault("num_sentinel_tokens", read.num_sentinel_tokens)
+    if "encoder.pos_embed.weight" in stored:
+        stated.setdefault("num_positions", stored["encoder.pos_embed.weight"].shape[0] - 2)
+    return _whole(path, _configuration(folder, stated), stored, read, folder, _run_of(folder))
 
 
 def read_tokenizer(folder: Path) -> MetroT0Tokenizer:
@@ -139,22 +139,28 @@ def _whole(
     return Source(config, weights, tied, tokenizer, folder, run)
 
 
-def _read_config(folder: Path) -> tuple[MetroT0Config, Mapping[str, Any]]:
-    """The configuration, and what the file itself states."""
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` states, if it is of a METRO-T0 model."""
     from metro_t0.modeling.configuration import MetroT0Config
 
     file = folder / "config.json"
     try:
         stated: Any = json.loads(file.read_text(encoding="utf-8"))
-        kind = stated.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
+    kind = stated.get("model_type") if isinstance(stated, dict) else None
     if kind != MetroT0Config.model_type:
         raise ValueError(f"{folder} holds no METRO-T0 model: its config.json says model_type {kind!r}")
+    return dict(stated)
+
+
+def _configuration(folder: Path, stated: dict[str, Any]) -> MetroT0Config:
+    from metro_t0.modeling.configuration import MetroT0Config
+
     try:
-        return MetroT0Config.from_dict(stated), stated
-    except TypeError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        return MetroT0Config.from_dict(stated)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'config.json'} does not describe a METRO-T0 model: {error}") from error
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
