@@ -113,7 +113,7 @@ def test_the_auxiliary_model_stays_behind(tmp_path: Path) -> None:
 def test_a_tokenizer_that_others_would_misread_is_refused(tmp_path: Path) -> None:
     save_source(tmp_path / "source")
     source = read_source(tmp_path / "source")
-    train_tokenizer(TEXTS * 20, 400, tmp_path / "neutral", normalizer="neutral", num_sentinel_tokens=9)
+    train_tokenizer(TEXTS * 20, 360, tmp_path / "neutral", normalizer="neutral", num_sentinel_tokens=9)
     neutral = MetroT0Tokenizer.from_pretrained(tmp_path / "neutral")
     with pytest.raises(ValueError, match="knows only the english normaliser"):
         write_published(type(source)(**{**vars(source), "tokenizer": neutral}), tmp_path / "out")

@@ -13,7 +13,6 @@ my-model/README.md                      the model card
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,16 +27,16 @@ if TYPE_CHECKING:
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 PRETRAINING = "pretraining"
-_DATA_CARD = "data_card.json"
 
 
-def export_model(source: Source, out: Path, card: str) -> None:
+def export_model(source: Source, out: Path, card: str, data_card: Mapping[str, Any] | None = None) -> None:
     """Write the folder, whole or not at all.
 
     Args:
         source: the model.
         out: the folder to make.
         card: the text of its ``README.md``.
+        data_card: what it was trained on, by which ``metro-t0 evaluate`` knows what is no zero-shot score.
 
     Raises:
         ValueError: ``out`` holds something, or it cannot be written.
@@ -51,8 +50,8 @@ def export_model(source: Source, out: Path, card: str) -> None:
             write_tokenizer(source.tokenizer, folder, auto_map=TOKENIZER_CLASSES)
             write_remote_code(folder)
             (folder / "README.md").write_text(card, encoding="utf-8")
-            if source.folder is not None and (source.folder / _DATA_CARD).is_file():
-                shutil.copyfile(source.folder / _DATA_CARD, folder / _DATA_CARD)
+            if data_card:
+                write_json(folder / "data_card.json", data_card)
             if source.has_pretraining_parts:
                 inner = folder / PRETRAINING
                 inner.mkdir()

@@ -9,8 +9,9 @@ Tensors are never put through a model, so that each keeps its bits and its numbe
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +38,16 @@ class Source:
         tokenizer: the model's own; its ids are the rows of the embedding.
         folder: where configuration and tensors lie; None for an official ``.pt`` file.
         run: the run directory that made it, where there is one.
+        step: of the run, where this is one of its checkpoints.
     """
 
     config: MetroT0Config
     weights: Mapping[str, torch.Tensor]
     tied: Mapping[str, str]
     tokenizer: MetroT0Tokenizer
-    folder: Path | None
-    run: Path | None
+    folder: Path | None = None
+    run: Path | None = None
+    step: int | None = None
 
     @property
     def has_pretraining_parts(self) -> bool:
@@ -90,7 +93,9 @@ def read_source(path: Path, tokenizer: Path | None = None) -> Source:
     stated.setdefault("num_sentinel_tokens", read.num_sentinel_tokens)
     if "encoder.pos_embed.weight" in stored:
         stated.setdefault("num_positions", stored["encoder.pos_embed.weight"].shape[0] - 2)
-    return _whole(path, _configuration(folder, stated), stored, read, folder, _run_of(folder))
+    run, step = _run_of(folder)
+    found = _whole(path, _configuration(folder, stated), stored, read)
+    return replace(found, folder=folder, run=run, step=step)
 
 
 def read_tokenizer(folder: Path) -> MetroT0Tokenizer:
@@ -115,7 +120,7 @@ def _read_official(path: Path, tokenizer: Path | None) -> Source:
     model = load_pretraining(path)
     if tokenizer is None:
         raise ValueError(f"{path} holds no tokenizer: name its folder with --tokenizer")
-    return _whole(path, model.config, model.state_dict(), read_tokenizer(tokenizer), None, None)
+    return _whole(path, model.config, model.state_dict(), read_tokenizer(tokenizer))
 
 
 def _whole(
@@ -123,8 +128,6 @@ def _whole(
     config: MetroT0Config,
     stored: Mapping[str, torch.Tensor],
     tokenizer: MetroT0Tokenizer,
-    folder: Path | None,
-    run: Path | None,
 ) -> Source:
     """The source, if tensors, configuration and tokenizer belong together."""
     if len(tokenizer) != config.vocab_size:
@@ -136,7 +139,7 @@ def _whole(
     weights = _checked(path, stored, names)
     config.dtype = weights["shared.weight"].dtype
     tied = {other: first for first, (_, others) in names.items() for other in others}
-    return Source(config, weights, tied, tokenizer, folder, run)
+    return Source(config, weights, tied, tokenizer)
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -268,10 +271,11 @@ def _is_pretraining_part(name: str) -> bool:
     return name.startswith(_PRETRAINING_PARTS)
 
 
-def _run_of(folder: Path) -> Path | None:
-    """The run directory that a folder of weights lies in."""
-    parents = folder.resolve().parents
-    for run in (parents[0], parents[1] if folder.resolve().parent.name == "checkpoints" else parents[0]):
-        if (run / "config.yaml").is_file() and (run / "metrics.jsonl").is_file():
-            return run
-    return None
+def _run_of(folder: Path) -> tuple[Path | None, int | None]:
+    """The run directory that a folder of weights lies in, and of which step it is; of none for the final model."""
+    place = folder.resolve().parent
+    step = re.fullmatch(r"step-(\d+)", folder.name) if place.name == "checkpoints" else None
+    run = place.parent if step else place
+    if (run / "config.yaml").is_file() and (run / "metrics.jsonl").is_file():
+        return run, int(step[1]) if step else None
+    return None, None
