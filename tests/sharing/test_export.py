@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -143,9 +142,8 @@ def test_remote_code_in_a_fresh_environment(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("METRO_T0_GOLDEN" not in os.environ, reason="the official answers are not here")
-def test_remote_code_gives_the_official_answers(fresh: Path, tmp_path: Path) -> None:
-    golden = Path(os.environ["METRO_T0_GOLDEN"]) / "hf_tiny"
+def test_remote_code_gives_the_official_answers(golden: Path, fresh: Path, tmp_path: Path) -> None:
+    golden = golden / "hf_tiny"
     export_model(read_source(golden), tmp_path / "out", "")
     strings = json.loads((golden / "cases.json").read_text())["strings"]
     cases = load_file(golden / "cases.safetensors")

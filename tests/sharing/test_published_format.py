@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -120,9 +119,8 @@ def test_a_tokenizer_that_others_would_misread_is_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif("METRO_T0_GOLDEN" not in os.environ, reason="the official answers are not here")
-def test_the_official_checkpoint_there_and_back(tmp_path: Path) -> None:
-    golden = Path(os.environ["METRO_T0_GOLDEN"]) / "hf_tiny"
+def test_the_official_checkpoint_there_and_back(golden: Path, tmp_path: Path) -> None:
+    golden = golden / "hf_tiny"
     export_model(read_source(golden), tmp_path / "ours", "")
     write_published(read_source(tmp_path / "ours"), tmp_path / "published")
     assert_same_bits(stored(tmp_path / "published"), stored(golden))
@@ -153,10 +151,9 @@ def test_the_official_checkpoint_there_and_back(tmp_path: Path) -> None:
         torch.testing.assert_close(logits[known], cases["logits"][known], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.skipif("METRO_T0_GOLDEN" not in os.environ, reason="the official checkpoints are not here")
 @pytest.mark.parametrize("build", ["roberta-token_pos_norm", "simple-token", "none-none"])
-def test_an_official_pretraining_goes_both_ways(tmp_path: Path, build: str) -> None:
-    file = Path(os.environ["METRO_T0_GOLDEN"]) / "pretrain_tiny" / f"{build}.pt"
+def test_an_official_pretraining_goes_both_ways(golden: Path, tmp_path: Path, build: str) -> None:
+    file = golden / "pretrain_tiny" / f"{build}.pt"
     model = MetroT0ForPreTraining.from_fairseq(file)
     sentinels = model.config.num_sentinel_tokens
     pieces = model.config.vocab_size - sentinels

@@ -340,8 +340,8 @@ def _licence(settings: CardSettings) -> str:
     if settings.license is not None:
         return ""
     return (
-        "## Licence\n\nNot stated yet. Who shares the weights states it (`license:` in this file's first lines), with an "
-        "eye to the licences of the training data. The Python files are metro-t0's, under the MIT License."
+        "## Licence\n\nNot stated yet. Who shares the weights states it (`license:` in this file's first lines), with "
+        "an eye to the licences of the training data. The Python files are metro-t0's, under the MIT License."
     )
 
 
