@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "data", "interop", "launcher", "modeling", "objectives", "prompts", "tokenization"},
     "evaluation": {"data", "interop", "launcher", "modeling", "prompts", "tokenization"},
     "interop": {"modeling", "tokenization"},
+    "sharing": {"config", "modeling", "tokenization", "data", "interop", "training", "evaluation"},
     "demo": {"config", "modeling", "tokenization", "data", "prompts", "training", "evaluation"},
 }
 TRAVELLING = ["modeling", "tokenization/normalizer.py", "tokenization/tokenizer.py"]
