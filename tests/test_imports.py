@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "data", "interop", "launcher", "modeling", "objectives", "prompts", "tokenization"},
     "evaluation": {"data", "interop", "launcher", "modeling", "prompts", "tokenization"},
     "interop": {"modeling", "tokenization"},
-    "sharing": {"config", "modeling", "tokenization", "data", "interop", "training", "evaluation"},
+    "sharing": {"config", "data", "evaluation", "interop", "modeling", "tokenization", "training"},
+    "serving": {"evaluation", "modeling", "tokenization"},
     "demo": {"config", "modeling", "tokenization", "data", "prompts", "training", "evaluation"},
 }
 TRAVELLING = ["modeling", "tokenization/normalizer.py", "tokenization/tokenizer.py"]
