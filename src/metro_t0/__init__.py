@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metro_t0.evaluation.generation import generate_texts
     from metro_t0.evaluation.ranking.rank import rank
     from metro_t0.modeling.configuration import MetroT0Config
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
@@ -27,6 +28,7 @@ _HOMES = {
     "MetroT0ForConditionalGeneration": "metro_t0.modeling.encoder_decoder",
     "MetroT0ForPreTraining": "metro_t0.modeling.pretraining",
     "MetroT0Tokenizer": "metro_t0.tokenization.tokenizer",
+    "generate_texts": "metro_t0.evaluation.generation",
     "load_templates": "metro_t0.prompts.template",
     "rank": "metro_t0.evaluation.ranking.rank",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "MetroT0ForConditionalGeneration",
     "MetroT0ForPreTraining",
     "MetroT0Tokenizer",
+    "generate_texts",
     "load_templates",
     "rank",
 ]
