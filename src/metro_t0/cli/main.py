@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import typer
 
+from metro_t0.cli.convert import convert
 from metro_t0.cli.demo import demo
 from metro_t0.cli.evaluate import evaluate
 from metro_t0.cli.finetune import finetune
@@ -21,6 +22,7 @@ from metro_t0.cli.pretrain import pretrain
 from metro_t0.cli.processes import is_main_process
 from metro_t0.cli.rank import rank
 from metro_t0.cli.report import report
+from metro_t0.cli.serve import serve
 from metro_t0.cli.tokenizer import app as tokenizer
 
 app = typer.Typer(
@@ -30,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, report, plan):
+for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, serve, report, plan, convert):
     app.command()(verb)
 app.add_typer(tokenizer, name="tokenizer")
 app.add_typer(mixture_app, name="mixture")
