@@ -119,7 +119,7 @@ def test_seq2seq_trainer_learns_and_writes(tokenizer: MetroT0Tokenizer, tmp_path
 
 @pytest.mark.slow
 def test_reviews_of_films(real_data: Path, golden: Path, tmp_path: Path) -> None:
-    """A thousand rows of rotten_tomatoes and the golden model: from nonsense to an answer of the two (the loss is a coin's)."""
+    """A thousand rows of rotten_tomatoes and the golden model: from nonsense to one of the two answers."""
     file = real_data / "tasks" / "rotten_tomatoes" / "default" / "train.jsonl.gz"
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         reviews = [json.loads(line) for line in lines]
