@@ -16,13 +16,23 @@ PACKAGE = Path(metro_t0.__file__).parent
 # Each room may import itself and the rooms named here; whoever is not named may not be reached.
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
+    "launcher": set(),
     "modeling": set(),
     "tokenization": set(),
     "objectives": {"config", "modeling"},
     "data": {"tokenization"},
     "prompts": {"tokenization", "data"},
-    "training": {"config", "modeling", "objectives", "tokenization", "data", "prompts", "interop"},
-    "evaluation": {"modeling", "tokenization", "data", "prompts", "interop"},
+    "training": {
+        "config",
+        "modeling",
+        "objectives",
+        "tokenization",
+        "data",
+        "prompts",
+        "interop",
+        "launcher",
+    },
+    "evaluation": {"launcher", "modeling", "tokenization", "data", "prompts", "interop"},
     "interop": {"modeling", "tokenization"},
     "demo": {"config", "modeling", "tokenization", "data", "prompts", "training", "evaluation"},
 }
