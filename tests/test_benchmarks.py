@@ -82,7 +82,9 @@ def test_prompts_are_measured_on_rows_of_ones_own(tmp_path: Path) -> None:
 def test_ranking_is_measured_beside_the_plain_way(tmp_path: Path) -> None:
     train_tokenizer(topics.values(), 600, tmp_path / "tokenizer")
     arguments = ["--tokenizer", str(tmp_path / "tokenizer"), "--rows", "2", "--rounds", "1"]
-    printed = run("benchmarks/rank.py", *arguments)
+    printed = run("benchmarks/rank.py", *arguments, "--json", str(tmp_path / "rank.json"))
+    record = json.loads((tmp_path / "rank.json").read_text(encoding="utf-8"))
+    assert all(row["times"] > 0 and row["changed"] == 0 for row in record["measured"].values())
     for answers in (2, 4, 10):
         assert f"{answers} answers, random pieces" in printed
     assert printed.count("predictions that differ 0 of 4") == 3

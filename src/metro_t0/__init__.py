@@ -3,12 +3,16 @@
 The public names below load on first use, so that ``import metro_t0`` itself stays cheap:
 
 >>> from metro_t0 import MetroT0ForConditionalGeneration, MetroT0Tokenizer, rank
+
+Once it is imported, transformers' ``AutoConfig``, ``AutoModelForSeq2SeqLM`` and ``AutoTokenizer`` know its models.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from metro_t0.interop.auto_classes import register_auto_classes
 
 if TYPE_CHECKING:
     from metro_t0.evaluation.ranking.rank import rank
@@ -50,3 +54,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+register_auto_classes()

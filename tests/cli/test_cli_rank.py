@@ -65,3 +65,18 @@ def test_official_answers_in_a_shell(golden: Path, cases: list[dict[str, object]
     )
     assert done.returncode == 0, done.stderr
     check_answers(done.stdout, cases)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said before the model is even looked for."""
+    questions = write(tmp_path / "questions.jsonl", [{"input": "which", "choices": ["yes"]}])
+    out = questions / "answers.jsonl"
+    monkeypatch.setattr(
+        sys, "argv", ["metro-t0", "rank", str(tmp_path / "none"), str(questions), "--out", str(out)]
+    )
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"metro-t0: cannot write {out}: ")

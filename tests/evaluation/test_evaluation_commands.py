@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import yaml
 from evaluation_folders import write_evaluation, write_lines, write_run
@@ -87,6 +88,23 @@ def test_rank_adds_likelihoods_and_prediction(run: Path, tmp_path: Path) -> None
         assert answer["prediction"] == result.prediction
     piped = json.loads(command("rank", run, "-", stdin=json.dumps(QUESTIONS[0]) + "\n").stdout)
     assert piped["log_likelihood"] == pytest.approx(answers[0]["log_likelihood"], rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", ["1", "37", "400", "1000000", ""])
+def test_rank_gives_the_official_likelihoods(golden: Path, tmp_path: Path, batch_tokens: str) -> None:
+    """In every order and batch size."""
+    cases = json.loads((golden / "rank" / "cases.json").read_text(encoding="utf-8"))
+    order = np.random.default_rng(len(batch_tokens)).permutation(len(cases))
+    asked = [{"input": cases[n]["input"], "choices": cases[n]["choices"]} for n in order]
+    write_lines(tmp_path / "questions.jsonl", asked)
+    options = ["--batch-tokens", batch_tokens] if batch_tokens else []
+    done = command("rank", golden / "hf_tiny", tmp_path / "questions.jsonl", *options)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for n, answer in zip(order, answers, strict=True):
+        assert answer["input"] == cases[n]["input"]
+        assert answer["log_likelihood"] == pytest.approx(cases[n]["log_likelihood"], rel=1e-4, abs=1e-4)
+        assert answer["prediction"] == cases[n]["prediction"]
 
 
 @pytest.mark.parametrize(

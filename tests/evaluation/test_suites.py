@@ -15,8 +15,9 @@ from evaluation_folders import write_lines
 from small_models import WORDS, make_model, make_tokenizer, rank_plainly
 
 from metro_t0.evaluation.loading import load_model
-from metro_t0.evaluation.predictions import read_predictions
+from metro_t0.evaluation.predictions import Prediction, TemplatePredictions, read_predictions
 from metro_t0.evaluation.questions import OPEN_ENDED
+from metro_t0.evaluation.results import shortest_entry
 from metro_t0.evaluation.suites import EvaluationSettings, evaluate
 from metro_t0.evaluation.written import read_answers
 from metro_t0.prompts.mixture import load_mixture
@@ -298,3 +299,19 @@ def test_two_processes_give_what_one_gives(model_folder: Path, tmp_path: Path) -
         [sys.executable, *map(str, command)], capture_output=True, text=True, check=False, timeout=120
     )
     assert with_error.returncode != 0 and "already holds results.json" in with_error.stderr
+
+
+def test_how_often_the_shortest_answer_was_chosen() -> None:
+    def item(lengths: list[int], prediction: int) -> Prediction:
+        return Prediction(
+            0, "p", ["a", "b", "c"][: len(lengths)], [-1.0] * len(lengths), lengths, prediction, 0
+        )
+
+    equal, mixed = [item([2, 2], 1)] * 3, [item([2, 5], 0), item([5, 2, 2], 0), item([9, 2, 2], 1)]
+    both = [TemplatePredictions("t", "one", [*equal, *mixed[:1]]), TemplatePredictions("t", "two", mixed[1:])]
+    assert shortest_entry(both) == {
+        "examples": 3,
+        "chosen": pytest.approx(2 / 3),
+        "even": pytest.approx((1 / 2 + 2 / 3 + 2 / 3) / 3),
+    }
+    assert shortest_entry([TemplatePredictions("t", "one", equal)]) is None

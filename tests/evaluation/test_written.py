@@ -127,7 +127,7 @@ def test_files_come_back_as_they_were(
     assert path.parent.parent == tmp_path / "generated"
     assert read_answers(tmp_path / "nowhere") == []
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="does not hold a template's written answers"):
+    with pytest.raises(ValueError, match="does not hold what an evaluation wrote"):
         read_answers(tmp_path / "generated")
 
 

@@ -211,10 +211,11 @@ def _table(results: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"Suite {results['suite']}: accuracy in %"), box=SIMPLE)
-    table.add_column("task", overflow="fold")
+    title = Text(f"Suite {results['suite']}: accuracy in %, 95 % intervals")
+    table = Table(title=title, box=SIMPLE, collapse_padding=True, pad_edge=False)
+    table.add_column("task", overflow="fold", min_width=10)
     others = [name.replace("-", "-\n") for name in results["scoring"][1:]]
-    for heading in ("rows", "mean", "95 % interval", "chance", *others):
+    for heading in ("rows", "mean", "interval", "chance", *others):
         table.add_column(heading, justify="right", no_wrap=True)
     if not others:  # there is room for it in 80 columns
         table.add_column("against chance", no_wrap=True)

@@ -22,6 +22,7 @@ from metro_t0.cli.pretrain import pretrain
 from metro_t0.cli.processes import is_main_process
 from metro_t0.cli.rank import rank
 from metro_t0.cli.report import report
+from metro_t0.cli.serve import serve
 from metro_t0.cli.tokenizer import app as tokenizer
 
 app = typer.Typer(
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, report, plan, convert):
+for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, serve, report, plan, convert):
     app.command()(verb)
 app.add_typer(tokenizer, name="tokenizer")
 app.add_typer(mixture_app, name="mixture")

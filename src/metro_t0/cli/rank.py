@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,6 +65,8 @@ def rank(
             questions = []
             if processes.is_main:  # standard input comes to one process alone
                 questions = read_questions(sys.stdin.buffer.read() if str(file) == "-" else file, name)
+                if out is not None:  # said now, not after the work
+                    _writing(out, lambda: out.parent.mkdir(parents=True, exist_ok=True))
         questions = processes.broadcast(questions)
 
         from metro_t0.evaluation.loading import load_model
@@ -108,4 +111,12 @@ def _write(questions: list[dict[str, Any]], results: list[RankResult], out: Path
     if out is None:
         sys.stdout.writelines(lines)
     else:
-        write_text(out, "".join(lines))
+        _writing(out, lambda: write_text(out, "".join(lines)))
+
+
+def _writing(out: Path, write: Callable[[], object]) -> None:
+    """Writes, or says in one line why not."""
+    try:
+        write()
+    except OSError as error:
+        raise ValueError(f"cannot write {out}: {error.strerror}") from error

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from metro_t0.evaluation.ranking.linear import quick_linear
 from metro_t0.evaluation.ranking.plain import readable_tokens
 from metro_t0.evaluation.ranking.rank import progress_bar
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
@@ -79,7 +80,8 @@ def generate_texts(
     # transformers types the method's owner by a protocol that its own classes do not meet.
     write = cast(Any, model).generate
     sampling = {} if temperature is None else {"temperature": temperature}
-    with progress_bar(console, len(texts), "Writing answers") as advance, torch.random.fork_rng():
+    bar = progress_bar(console, len(texts), "Writing answers")
+    with bar as advance, torch.random.fork_rng(), quick_linear():
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]

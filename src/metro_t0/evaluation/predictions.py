@@ -15,9 +15,12 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -89,18 +92,29 @@ def write_lines(path: Path, lines: Sequence[object]) -> None:
     aside.replace(path)
 
 
+def read_lines(path: Path, make: Callable[[dict[str, Any], list[dict[str, Any]]], Content]) -> Content:
+    """What ``make`` makes of the first line and of the others of a file of :func:`write_lines`.
+
+    Raises:
+        ValueError: the file is broken, or holds something else.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            head, *items = map(json.loads, file)
+        return make(head, items)
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} does not hold what an evaluation wrote: {error}") from error
+
+
 def read_template_predictions(path: Path) -> TemplatePredictions:
     """Reads one file.
 
     Raises:
         ValueError: it is broken.
     """
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            head, *items = map(json.loads, file)
-        return TemplatePredictions(**head, items=[Prediction(**item) for item in items])
-    except (OSError, EOFError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} does not hold a template's predictions: {error}") from error
+    return read_lines(
+        path, lambda head, items: TemplatePredictions(**head, items=[Prediction(**item) for item in items])
+    )
 
 
 def read_predictions(folder: Path) -> list[TemplatePredictions]:

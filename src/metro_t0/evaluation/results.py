@@ -96,7 +96,26 @@ def task_results(
         supervised=supervised,
         seconds=math.fsum(of.seconds for of in predictions),
     )
+    entry["shortest"] = shortest_entry(predictions)
     return entry, score
+
+
+def shortest_entry(predictions: Sequence[TemplatePredictions]) -> Entry | None:
+    """How often the answer of the fewest tokens was chosen where answers differ in length; None where none does.
+
+    The official score adds up log-probabilities, so a model that knows nothing chooses the shortest answer. ``chosen``
+    is the share that it got, ``even`` what a uniform choice would give it, of ``examples`` predictions.
+    """
+    differing = [item for of in predictions for item in of.items if len(set(item.lengths)) > 1]
+    if not differing:
+        return None
+    return {
+        "examples": len(differing),
+        "chosen": float(np.mean([item.lengths[item.prediction] == min(item.lengths) for item in differing])),
+        "even": float(
+            np.mean([item.lengths.count(min(item.lengths)) / len(item.lengths) for item in differing])
+        ),
+    }
 
 
 def template_entry(

@@ -26,7 +26,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from metro_t0.prompts.mixture_file import Places, read_mixture_file
+from metro_t0.prompts.mixture_file import read_mixture_file
+from metro_t0.prompts.task_entry import Places
 from metro_t0.prompts.tasks import Task
 
 PUBLISHED = ("t0", "mmlu")

@@ -11,8 +11,6 @@ Files are made as those of :mod:`.predictions`: one that is there is whole.
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from metro_t0.evaluation.answers import score_answers
 from metro_t0.evaluation.generation import generate_texts
-from metro_t0.evaluation.predictions import predictions_file, write_lines
+from metro_t0.evaluation.predictions import predictions_file, read_lines, write_lines
 from metro_t0.prompts.rendering import drop_reason
 
 if TYPE_CHECKING:
@@ -156,12 +154,9 @@ def read_template_answers(path: Path) -> TemplateAnswers:
     Raises:
         ValueError: it is broken.
     """
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            head, *items = map(json.loads, file)
-        return TemplateAnswers(**head, items=[WrittenAnswer(**item) for item in items])
-    except (OSError, EOFError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} does not hold a template's written answers: {error}") from error
+    return read_lines(
+        path, lambda head, items: TemplateAnswers(**head, items=[WrittenAnswer(**item) for item in items])
+    )
 
 
 def read_answers_of(folder: Path, task: str, template: str) -> TemplateAnswers | None:

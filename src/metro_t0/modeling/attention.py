@@ -15,6 +15,7 @@ from torch import nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from .configuration import MetroT0Config
+from .initialization import mark
 from .row_attention import row_attention
 
 # Below any score of a key in sight, by so much that the softmax gives exactly 0 (float16 holds it too).
@@ -90,8 +91,9 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Softmax attention of queries that are already scaled, by the fastest way for the device at hand.
 
-    On a CPU with gradients the batch goes through the plain products a few rows at a time (see row_attention.py);
-    everywhere else the fused kernel is used.
+    On a CPU a step of generation, one query a row, takes the plain products (the fused kernel is slower there, in
+    bfloat16 up to 7 times), and with gradients the batch goes through them a few rows at a time (see
+    row_attention.py); everywhere else the fused kernel is used.
 
     Args:
         query: ``[B, H, T, K]``; key, value: ``[B, H, S, K]``.
@@ -106,6 +108,8 @@ def attend(
     """
     if need_weights:
         return _attend_plainly(query, key, value, bias, mask, causal, dropout)
+    if query.device.type == "cpu" and query.shape[2] == 1 and not torch.is_grad_enabled():
+        return _attend_plainly(query, key, value, bias, mask, False, dropout)[0], None
     if query.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return row_attention(query, key, value, bias=bias, mask=mask, causal=causal, dropout=dropout), None
     if bias is not None:
@@ -188,6 +192,7 @@ class Attention(nn.Module):
             self.relative_attention_bias = nn.Embedding(
                 config.relative_attention_num_buckets, config.num_heads
             )
+            mark(self.relative_attention_bias, "zero")
 
     def forward(
         self,
@@ -220,7 +225,15 @@ class Attention(nn.Module):
         query = self._split(self.q(queries) * self.head_width**-0.5)
         past_length, key, value = self._keys_and_values(hidden_states, key_value_states, cache)
         length, key_length = query.shape[2], key.shape[2]
-        if causal and (mask is not None or length != key_length or positions is not None):
+        if (
+            causal
+            and mask is None
+            and length == 1
+            and isinstance(past_length, int)
+            and key_length == past_length + 1
+        ):
+            causal = False  # a step of generation: the last position sees all
+        elif causal and (mask is not None or length != key_length or positions is not None):
             if positions is None:
                 positions_of_queries = torch.arange(length, device=query.device).unsqueeze(0) + past_length
             else:

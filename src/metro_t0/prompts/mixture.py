@@ -72,10 +72,11 @@ from typing import TYPE_CHECKING, Any
 
 from metro_t0.prompts.build import build
 from metro_t0.prompts.build_plan import UNIT_EXAMPLES, BuildSettings, Tokenizer
-from metro_t0.prompts.mixture_file import Places, read_mixture_file
+from metro_t0.prompts.mixture_file import read_mixture_file
 from metro_t0.prompts.prompted_data import PromptedData
 from metro_t0.prompts.rendering import check
 from metro_t0.prompts.sources import HubDataset
+from metro_t0.prompts.task_entry import Places
 from metro_t0.prompts.tasks import Task
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, TypeVar
 
@@ -33,6 +32,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from metro_t0.launcher import LaunchedProcess
 from metro_t0.objectives.base import Batch, Objective, ObjectiveOutput
 from metro_t0.training.interruption import RunStoppedError
 
@@ -43,33 +43,8 @@ Result = TypeVar("Result")
 _PATIENCE = timedelta(hours=2)
 
 
-@dataclass(frozen=True)
-class World:
-    """The processes of a run; without arguments a lone one.
-
-    Attributes:
-        rank: this process, from 0.
-        size: how many there are.
-        local_rank: this process among those of its machine.
-        local_size: how many its machine has.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-
-    @classmethod
-    def from_environment(cls) -> World:
-        """What torchrun, or another launcher, says of this process; alone if none says anything."""
-        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        local_rank, local_size = os.environ.get("LOCAL_RANK", rank), os.environ.get("LOCAL_WORLD_SIZE", size)
-        return cls(rank, size, int(local_rank), int(local_size))
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and the console."""
-        return self.rank == 0
+class World(LaunchedProcess):
+    """The processes of a run; without arguments a lone one."""
 
     def device(self, setting: Literal["auto", "cpu", "cuda"]) -> torch.device:
         """This process's device, the GPU of its local rank where there are GPUs.
@@ -82,12 +57,7 @@ class World:
             return torch.device("cpu")
         if not gpus:
             raise ValueError("training.device is cuda, but torch sees no GPU: set it to cpu or auto")
-        if self.local_size > gpus:
-            raise ValueError(
-                f"{self.local_size} processes on a machine where torch sees {gpus} "
-                f"{'GPU' if gpus == 1 else 'GPUs'}: start one a GPU (torchrun --nproc-per-node {gpus})"
-            )
-        torch.cuda.set_device(self.local_rank)
+        torch.cuda.set_device(self.own_gpu(gpus))
         return torch.device("cuda", self.local_rank)
 
     def threads(self, wanted: int) -> int:

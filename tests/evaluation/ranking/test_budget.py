@@ -43,7 +43,7 @@ def test_less_at_once_when_the_allocator_fails(tokenizer: MetroT0Tokenizer, tmp_
     tokenizer.save_pretrained(tmp_path)
     here = Path(__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, here / "ranking_in_little_memory.py", tmp_path, "200000:2", "20000:20"],
+        [sys.executable, here / "ranking_in_little_memory.py", tmp_path, "200000:2", "20000:80"],
         capture_output=True,
         text=True,
         timeout=120,

@@ -12,13 +12,13 @@ Words between processes go through gloo whatever the devices are: they are few a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from metro_t0.launcher import LaunchedProcess
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,33 +32,8 @@ Item = TypeVar("Item")
 _PATIENCE = timedelta(hours=2)
 
 
-@dataclass(frozen=True)
-class Processes:
-    """The processes that work on one evaluation; without arguments a lone one. Talking needs the ``with``.
-
-    Attributes:
-        rank: this process, from 0.
-        size: how many there are.
-        local_rank: this process among those of its machine.
-        local_size: how many its machine has.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-
-    @classmethod
-    def from_environment(cls) -> Processes:
-        """What the launcher says of this process (``RANK``, ``WORLD_SIZE``, ...); alone if none says anything."""
-        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        local_rank, local_size = os.environ.get("LOCAL_RANK", rank), os.environ.get("LOCAL_WORLD_SIZE", size)
-        return cls(rank, size, int(local_rank), int(local_size))
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and the console."""
-        return self.rank == 0
+class Processes(LaunchedProcess):
+    """The processes that work on one evaluation; without arguments a lone one. Talking needs the ``with``."""
 
     @property
     def device(self) -> str:
@@ -71,13 +46,7 @@ class Processes:
 
         if not torch.cuda.is_available():
             return "cpu"
-        gpus = torch.cuda.device_count()
-        if self.local_size > gpus:
-            raise ValueError(
-                f"{self.local_size} processes on a machine where torch sees {gpus} "
-                f"{'GPU' if gpus == 1 else 'GPUs'}: start one a GPU (torchrun --nproc-per-node {gpus})"
-            )
-        return f"cuda:{self.local_rank}"
+        return f"cuda:{self.own_gpu(torch.cuda.device_count())}"
 
     def __enter__(self) -> Self:
         if self.size > 1:
@@ -175,43 +144,41 @@ def rank_together(
     from metro_t0.evaluation.ranking.rank import check_rows, rank_rows
 
     check_rows(prompts, choices)
-    rows_of: dict[str, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        rows_of.setdefault(prompt, []).append(row)
-    hands = [rows_of[prompt] for prompt in sorted(rows_of, key=len, reverse=True)]
+    hands = _hands(prompts)
     own = [hands[index] for index in processes.share(len(hands))]
-    own_rows = [row for hand in own for row in hand]
+    rows = [row for hand in own for row in hand]
     done = told = 0
 
-    def advance_all(rows: int) -> None:
+    def advance_all(more: int) -> None:
         nonlocal done, told
-        done += rows
-        now = done * len(prompts) // len(own_rows)
+        done += more
+        now = done * len(prompts) // len(rows)
         advance(now - told)
         told = now
 
     with processes.together():
-        ranked = dict(
-            zip(
-                own_rows,
-                rank_rows(
-                    model,
-                    tokenizer,
-                    [prompts[row] for row in own_rows],
-                    [choices[row] for row in own_rows],
-                    max_input_length=max_input_length,
-                    max_choice_length=max_choice_length,
-                    batch_tokens=batch_tokens,
-                    advance=advance_all,
-                    say=say if processes.size == 1 else lambda line: say(f"process {processes.rank}: {line}"),
-                ),
-                strict=True,
-            )
+        ranked = rank_rows(
+            model,
+            tokenizer,
+            [prompts[row] for row in rows],
+            [choices[row] for row in rows],
+            max_input_length=max_input_length,
+            max_choice_length=max_choice_length,
+            batch_tokens=batch_tokens,
+            advance=advance_all,
+            say=say if processes.size == 1 else lambda line: say(f"process {processes.rank}: {line}"),
         )
     advance(len(prompts) - told)
-    results: dict[int, RankResult] = {}
-    for hand, of_hand in zip(
-        hands, processes.gather([[ranked[row] for row in hand] for hand in own]), strict=True
-    ):
-        results.update(zip(hand, of_hand, strict=True))
-    return [results[row] for row in range(len(prompts))]
+    result_of = dict(zip(rows, ranked, strict=True))
+    gathered = processes.gather([[result_of[row] for row in hand] for hand in own])
+    for hand, results in zip(hands, gathered, strict=True):
+        result_of.update(zip(hand, results, strict=True))
+    return [result_of[row] for row in range(len(prompts))]
+
+
+def _hands(prompts: Sequence[str]) -> list[list[int]]:
+    """The rows of each distinct prompt, the longest prompt first: what is dealt in turn is alike in work."""
+    rows_of: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows_of.setdefault(prompt, []).append(row)
+    return [rows_of[prompt] for prompt in sorted(rows_of, key=len, reverse=True)]

@@ -25,8 +25,9 @@ import torch
 
 from metro_t0.evaluation.ranking.budget import TokenBudget, worked
 from metro_t0.evaluation.ranking.folded import FoldedScorer
+from metro_t0.evaluation.ranking.linear import quick_linear
 from metro_t0.evaluation.ranking.plain import PlainScorer
-from metro_t0.evaluation.ranking.scorer import DistinctPrompt, Scorer, Tokens
+from metro_t0.evaluation.ranking.scorer import DistinctPrompt, Encoded, Scorer, Tokens
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
@@ -129,19 +130,13 @@ def rank_rows(
     read = scorer.encode(prompts, max_length=max_input_length, keep_start=True)
     offered = scorer.encode(texts, max_length=max_choice_length, keep_start=False)
 
-    distinct: dict[Tokens, DistinctPrompt] = {}
-    for prompt, row in zip(prompts, choices, strict=True):
-        tokens = read.tokens[prompt]
-        entry = distinct.setdefault(tokens, DistinctPrompt(tokens))
-        entry.rows += 1
-        entry.scores.update((offered.tokens[choice], 0.0) for choice in row)
-
+    distinct = _distinct(prompts, choices, read, offered)
     if not isinstance(batch_tokens, TokenBudget):
         batch_tokens = TokenBudget.of(model, batch_tokens, longest=max(map(len, distinct), default=0))
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), quick_linear():
             for batch in worked(list(distinct.values()), scorer, batch_tokens, say):
                 advance(sum(prompt.rows for prompt in batch))
     finally:
@@ -161,6 +156,19 @@ def rank_rows(
             )
         )
     return results
+
+
+def _distinct(
+    prompts: Sequence[str], choices: Sequence[Sequence[str]], read: Encoded, offered: Encoded
+) -> dict[Tokens, DistinctPrompt]:
+    """Prompts that differ in their tokens, each with all answers that any of its rows offers."""
+    distinct: dict[Tokens, DistinctPrompt] = {}
+    for prompt, row in zip(prompts, choices, strict=True):
+        tokens = read.tokens[prompt]
+        entry = distinct.setdefault(tokens, DistinctPrompt(tokens))
+        entry.rows += 1
+        entry.scores.update((offered.tokens[choice], 0.0) for choice in row)
+    return distinct
 
 
 def _scorer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Scorer:

@@ -172,6 +172,10 @@ def _task_view(task: Record) -> dict[str, Any]:
     }
 
 
+# From here on a model goes by the length of an answer rather than by what it says.
+_MOSTLY = 0.8
+
+
 def _statement(task: Record, interval: tuple[float, float], where: str) -> str:
     """One plain sentence: does this task lie above chance, and would a fixed answer have done as well?"""
     text = {
@@ -183,6 +187,10 @@ def _statement(task: Record, interval: tuple[float, float], where: str) -> str:
     if where == "above chance" and majority is not None and interval[0] <= majority:
         level = charts.format_value(majority, "percent")
         text += f" But always giving the commonest answer would score {level}."
+    shortest = task.get("shortest")
+    if shortest and shortest["chosen"] >= _MOSTLY > shortest["even"]:
+        share = charts.format_value(shortest["chosen"], "percent")
+        text += f" Where answers differ in length, the shortest was chosen in {share} of the questions."
     return text
 
 

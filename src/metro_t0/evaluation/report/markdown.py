@@ -19,13 +19,28 @@ def results_markdown(results: Record) -> str:
     scorings = [name for name in results.get("scoring", []) if name != "official"]
     tasks = [{"name": task["task"], "absent": None, **task} for task in results["tasks"]]
     rows = in_suite_order(tasks + absent_rows(results))
-    heads = ["task", "accuracy", "95 % interval", "chance", *scorings, "rows", "templates", "against chance"]
+    heads = [
+        "task",
+        "accuracy",
+        "95 % interval",
+        "chance",
+        *scorings,
+        "shortest chosen",
+        "rows",
+        "templates",
+        "against chance",
+    ]
     cells = [_row(row, scorings) for row in rows]
     if results.get("overall") and len(rows) > 1:
         cells.append(_overall_row(results, scorings))
     parts = [f"# {_headline(results)}", _about(results)]
     if cells:
         parts.append(_table(heads, cells, left={0, len(heads) - 1}))
+    if any(task.get("shortest") for task in tasks):
+        parts.append(
+            "*shortest chosen*: how often the answer of the fewest tokens was chosen where answers differ in length, "
+            "and in parentheses how often a uniform choice would."
+        )
     if any(task.get("supervised") for task in tasks):
         parts.append("*supervised*: the model was finetuned on this dataset's training rows.")
     if results.get("generated"):
@@ -78,6 +93,7 @@ def _row(row: dict[str, Any], scorings: Sequence[str]) -> list[str]:
             *["–"] * len(scorings),
             "–",
             "–",
+            "–",
             f"{row['absent']}: {_text(row['reason'])}",
         ]
     others = row.get("other_scores") or {}
@@ -87,6 +103,7 @@ def _row(row: dict[str, Any], scorings: Sequence[str]) -> list[str]:
         _interval(row),
         _percent(row["chance"]),
         *(_percent(others.get(scoring)) for scoring in scorings),
+        _shortest(row.get("shortest")),
         rows_text(row).removesuffix(" rows").removesuffix(" row"),
         str(len(row["templates"])),
         row["verdict"],
@@ -100,7 +117,7 @@ def _overall_row(results: Record, scorings: Sequence[str]) -> list[str]:
     values = [_percent(score) for score in scores]
     values[1] = _interval(overall)
     name = f"mean over {count_text(results)}"
-    return [*(f"**{value}**" for value in [name, *values]), "", "", overall["verdict"]]
+    return [*(f"**{value}**" for value in [name, *values]), "", "", "", overall["verdict"]]
 
 
 def _generated(entries: Sequence[Record]) -> str:
@@ -120,6 +137,10 @@ def _generated(entries: Sequence[Record]) -> str:
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: set[int]) -> str:
     rule = ["---" if place in left else "---:" for place in range(len(heads))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *rows))
+
+
+def _shortest(entry: Record | None) -> str:
+    return f"{_percent(entry['chosen'])} ({_percent(entry['even'])})" if entry else "–"
 
 
 def _percent(share: float | None) -> str:
