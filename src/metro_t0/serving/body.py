@@ -40,6 +40,7 @@ class WholeBody:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        body: bytes | None = b""
         refusal: tuple[int, str] | None
         try:
             body = await asyncio.wait_for(self._read(receive), self.seconds)
@@ -49,6 +50,7 @@ class WholeBody:
             if body is None:
                 return
             refusal = self._refusal(headers, body)
+        assert body is not None
         if refusal is None:
             await self.app(scope, _replay(body, receive), send)
             return
