@@ -1,7 +1,7 @@
 """A model and its tokenizer from a folder, a run directory or the Hub.
 
 model, tokenizer = load_model("runs/finetune")
-model, tokenizer = load_model("google/flan-t5-base", precision="bf16")
+model, tokenizer = load_model("google/flan-t5-base", precision="bf16")    # or int8, on the CPU
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8", "auto"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -50,17 +50,25 @@ def load_model(
     Args:
         path: a model folder, a run directory, or a Hub name.
         precision: of the weights and of all that is computed with them; log-probabilities are float32 in any case.
-        device: as torch names it; by default the GPU if there is one.
+            ``int8`` rounds the weights of linear layers to 8 bits, on the CPU alone, and leaves the rest in float32;
+            ``auto`` is bf16 where the device multiplies it itself, else fp32.
+        device: as torch names it; by default the GPU if there is one (the CPU for int8).
 
     Raises:
-        ValueError: there is no model, it cannot be read, it is no encoder-decoder, or its decoder has no start token.
+        ValueError: there is no model, it cannot be read, it is no encoder-decoder, its decoder has no start token, or
+            int8 was asked for where it cannot be.
     """
     import torch
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
+    from metro_t0.evaluation.quantization import multiplies_bfloat16, quantize
+
     folder = model_folder(path)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    device = device or ("cuda" if torch.cuda.is_available() and precision != "int8" else "cpu")
+    if precision == "auto":
+        precision = "bf16" if multiplies_bfloat16(device) else "fp32"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     shows_progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -70,8 +78,8 @@ def load_model(
     finally:
         if shows_progress:
             transformers_logging.enable_progress_bar()
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model.eval().to(device), tokenizer
+    model = model.eval().to(device)
+    return (quantize(model) if precision == "int8" else model), tokenizer
 
 
 def _read(folder: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
