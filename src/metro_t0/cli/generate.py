@@ -60,7 +60,7 @@ def generate(
         cut, answered = _answer(
             model,
             windows,
-            precision.value,
+            precision,
             as_json,
             max_new_tokens=max_new_tokens,
             beams=beams,
@@ -79,13 +79,13 @@ def generate(
 
 
 def _answer(
-    model: str, windows: Iterable[Sequence[str]], precision: str, as_json: bool, **settings: Any
+    model: str, windows: Iterable[Sequence[str]], precision: Precision, as_json: bool, **settings: Any
 ) -> tuple[int, int]:
     """Prints each answer when it is there; how many prompts were cut, and how many there were."""
     from metro_t0.evaluation.generation import stream_texts
     from metro_t0.evaluation.loading import load_model
 
-    network, tokenizer = load_model(model, precision)  # type: ignore[arg-type]
+    network, tokenizer = load_model(model, precision.value)
     cut = answered = 0
     for answer in stream_texts(network, tokenizer, windows, **settings):
         if as_json:

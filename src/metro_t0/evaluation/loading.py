@@ -62,12 +62,11 @@ def load_model(
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
-    from metro_t0.evaluation.quantization import multiplies_bfloat16, quantize
+    from metro_t0.evaluation.quantization import quantize
 
     folder = model_folder(path)
     device = device or ("cuda" if torch.cuda.is_available() and precision != "int8" else "cpu")
-    if precision == "auto":
-        precision = "bf16" if multiplies_bfloat16(device) else "fp32"
+    precision = resolved_precision(precision, device)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     shows_progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
@@ -80,6 +79,18 @@ def load_model(
             transformers_logging.enable_progress_bar()
     model = model.eval().to(device)
     return (quantize(model) if precision == "int8" else model), tokenizer
+
+
+def resolved_precision(precision: Precision, device: str | None) -> Precision:
+    """The precision that ``auto`` stands for on a device (None: the GPU if there is one); any other as it is."""
+    if precision != "auto":
+        return precision
+    import torch
+
+    from metro_t0.evaluation.quantization import multiplies_bfloat16
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16" if multiplies_bfloat16(device) else "fp32"
 
 
 def _read(folder: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
