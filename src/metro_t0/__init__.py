@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from metro_t0.interop.auto_classes import register_auto_classes
 
 if TYPE_CHECKING:
+    from metro_t0.evaluation.generation import generate_texts
     from metro_t0.evaluation.ranking.rank import rank
     from metro_t0.modeling.configuration import MetroT0Config
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
@@ -31,6 +32,7 @@ _HOMES = {
     "MetroT0ForConditionalGeneration": "metro_t0.modeling.encoder_decoder",
     "MetroT0ForPreTraining": "metro_t0.modeling.pretraining",
     "MetroT0Tokenizer": "metro_t0.tokenization.tokenizer",
+    "generate_texts": "metro_t0.evaluation.generation",
     "load_templates": "metro_t0.prompts.template",
     "rank": "metro_t0.evaluation.ranking.rank",
 }
@@ -41,6 +43,7 @@ __all__ = [
     "MetroT0ForConditionalGeneration",
     "MetroT0ForPreTraining",
     "MetroT0Tokenizer",
+    "generate_texts",
     "load_templates",
     "rank",
 ]

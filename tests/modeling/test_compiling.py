@@ -33,7 +33,7 @@ def model() -> Iterator[MetroT0ForConditionalGeneration]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_forward(model: MetroT0ForConditionalGeneration, backend: str, attention: str) -> None:
     """Twice, with other lengths, so that the second pass is compiled for any."""

@@ -103,6 +103,16 @@ def test_a_static_cache_changes_nothing(
     assert torch.equal(static, generate(model, ids, **WAYS[way]))
 
 
+def test_one_static_cache_after_another(model: MetroT0ForConditionalGeneration) -> None:
+    """Nothing of an earlier call stays: prompts of other lengths, other numbers of them, longer and shorter answers."""
+    for seed, lengths in enumerate(([12, 5, 8], [4, 7, 3], [15], [2, 2, 2, 2], [12, 5, 8])):
+        ids, longest = random_ids(lengths, seed), 4 + seed
+        static = generate(
+            model, ids, max_new_tokens=longest, cache_implementation="static", disable_compile=True
+        )
+        assert torch.equal(static, generate(model, ids, max_new_tokens=longest))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_padding_that_was_written_counts_alike_in_a_static_cache(
     model: MetroT0ForConditionalGeneration, way: str

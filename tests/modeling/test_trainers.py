@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,40 @@ def test_seq2seq_trainer_learns_and_writes(tokenizer: MetroT0Tokenizer, tmp_path
         [row["input"] for row in sentences(8)], padding=True, return_tensors="pt"
     )
     assert torch.equal(again.generate(**inputs), model.generate(**inputs))
+
+
+@pytest.mark.slow
+def test_reviews_of_films(real_data: Path, golden: Path, tmp_path: Path) -> None:
+    """A thousand rows of rotten_tomatoes and the golden model: from nonsense to one of the two answers."""
+    file = real_data / "tasks" / "rotten_tomatoes" / "default" / "train.jsonl.gz"
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        reviews = [json.loads(line) for line in lines]
+    random.Random(0).shuffle(reviews)
+    names = ("bad", "good")
+    texts = [
+        {"input": f"{row['text']} Good or bad?", "target": names[row["label"]]} for row in reviews[:1100]
+    ]
+    tokenizer = MetroT0Tokenizer.from_pretrained(golden / "hf_tiny")
+    model = MetroT0ForConditionalGeneration.from_pretrained(golden / "hf_tiny")
+    rows = dataset(tokenizer, texts)
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=Seq2SeqTrainingArguments(
+            **arguments(tmp_path, 250), predict_with_generate=True, generation_max_length=5
+        ),
+        train_dataset=rows.select(range(1000)),
+        eval_dataset=rows.select(range(1000, 1100)),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model),
+        processing_class=tokenizer,
+    )
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    after = trainer.evaluate()["eval_loss"]
+    assert after < min(before / 10, 0.4)  # two tokens, one of them certain: a coin has log(2) / 2 = 0.35
+    written = tokenizer.batch_decode(
+        trainer.predict(rows.select(range(1000, 1100))).predictions.clip(min=1), True
+    )
+    assert {text.strip() for text in written} <= set(names)
 
 
 def test_trainer_stops_and_goes_on(tokenizer: MetroT0Tokenizer, tmp_path: Path) -> None:

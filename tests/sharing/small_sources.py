@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +17,15 @@ from tiny_networks import SENTINELS, randomize, tiny_config
 
 TEXTS = ["The cat sat on the mat, and the dog did not.", "Is this right? Yes: it is 3,000.50!"]
 PROMPTS = ["Is the cat right?", "The dog sat on the mat and the cat did not."]
+
+
+@dataclass(frozen=True)
+class Story:
+    """Folders of two runs, and of an evaluation of the second."""
+
+    pretraining: Path
+    finetuning: Path
+    evaluation: Path
 
 
 def save_tokenizer(folder: Path) -> MetroT0Tokenizer:

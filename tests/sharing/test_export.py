@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.sharing.export import export_model
+from metro_t0.sharing.model_card import CardSettings, model_card
 from metro_t0.sharing.source import read_source
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
@@ -52,7 +54,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MetroT0ForPreTraining]:
     folder = tmp_path_factory.mktemp("exported")
     model = save_pretraining_source(folder / "source")
-    export_model(read_source(folder / "source"), folder / "out", "# A card\n")
+    source = read_source(folder / "source")
+    export_model(source, folder / "out", model_card(source, CardSettings("out")))
     return folder / "out", model
 
 
@@ -139,6 +142,10 @@ def test_remote_code_in_a_fresh_environment(
     torch.testing.assert_close(torch.tensor(theirs["logits"]), logits)
     greedy = model.generate(**batch, max_new_tokens=16, do_sample=False)
     assert theirs["greedy"] == greedy.tolist()
+    # What the model card tells its reader to do.
+    [example] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    here = f"import os; os.chdir({str(folder.parent)!r})\n"
+    assert run_fresh(fresh, here + example, tmp_path / "there").startswith("['")
 
 
 @pytest.mark.slow

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_sources import save_pretraining_source, save_source
+from small_sources import Story, save_pretraining_source, save_source
 
 from metro_t0.sharing.source import read_source
 
@@ -74,6 +77,12 @@ def test_weights_in_parts_are_one_model(folder: Path) -> None:
         read_source(folder)
 
 
+def test_buffers_without_a_value_are_left_behind(folder: Path) -> None:
+    names = read_source(folder).weights.keys()
+    change_weights(folder, lambda w: w.update({"encoder.version": torch.tensor([3.0])}))
+    assert read_source(folder).weights.keys() == names
+
+
 def test_pretraining_parts_are_told_from_the_main_model(tmp_path: Path) -> None:
     model = save_pretraining_source(tmp_path / "model")
     source = read_source(tmp_path / "model")
@@ -123,7 +132,7 @@ def test_a_folder_that_holds_no_whole_model(
 def test_nothing_planted_in_weights_runs(folder: Path, tmp_path: Path) -> None:
     trace = tmp_path / "ran"
     pickled(folder, {"shared.weight": Planted(trace)})
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin cannot be read"):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin cannot be read: it asks for .*could run code"):
         read_source(folder)
     assert not trace.exists()
     pickle.loads(pickle.dumps(Planted(trace)))
@@ -140,3 +149,36 @@ def test_there_is_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"a\.pt cannot be read as a fairseq checkpoint"):
         read_source(tmp_path / "a.pt")
+
+
+def test_a_damaged_checkpoint_is_told_from_a_whole_one(story: Story, tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(story.pretraining / "checkpoints" / "step-2", tmp_path / "step-2"))
+    assert read_source(checkpoint).has_pretraining_parts
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"is damaged: model\.safetensors is not what was saved"):
+        read_source(checkpoint)
+
+
+@pytest.mark.slow
+def test_a_name_on_the_hub(saved: Path, tmp_path: Path) -> None:
+    """Out of the Hub's cache, as after a first download, without a network."""
+    cached = tmp_path / "hub" / "models--me--model"
+    shutil.copytree(saved, cached / "snapshots" / ("0" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0" * 40)
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    code = """
+import sys
+from pathlib import Path
+from metro_t0.sharing.source import read_source
+print(len(read_source(Path("me/model")).weights))
+try:
+    read_source(Path("me/other"))
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    number, refusal = done.stdout.splitlines()
+    assert int(number) == len(read_source(saved).weights)
+    assert refusal.startswith("there is no model at me/other: no such folder, and from the Hub: ")

@@ -21,8 +21,8 @@ def convert(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="Run directory, checkpoint (RUN/checkpoints/step-N), model folder (ours or published), or an official "
-            "pretraining checkpoint (.pt).",
+            help="Run directory, checkpoint (RUN/checkpoints/step-N), model folder or name on the Hub (ours or "
+            "published), or an official pretraining checkpoint (.pt).",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")],

@@ -26,7 +26,7 @@ from metro_t0.interop.unpickling import refused_name
 from metro_t0.modeling.configuration import MetroT0Config
 
 # Buffers without a value that fairseq's modules leave in a checkpoint.
-_VALUELESS = re.compile(r"(^|\.)(version|_float_tensor)$")
+VALUELESS = re.compile(r"(^|\.)(version|_float_tensor)$")
 _TOKENIZER_FILES = ("sp.model", "dict.txt")
 
 
@@ -75,7 +75,7 @@ def read_parts(
         raise ValueError(
             f"the weights in {folder} cannot be read: they are damaged or of another kind ({_first_words(error)})"
         ) from error
-    unexpected = sorted(name for name in info["unexpected_keys"] if not _VALUELESS.search(name))
+    unexpected = sorted(name for name in info["unexpected_keys"] if not VALUELESS.search(name))
     # Other kinds of model are often saved with more than one of their classes needs.
     if unexpected and isinstance(network.config, MetroT0Config):
         raise ValueError(

@@ -159,7 +159,7 @@ def _what_it_is(source: Source, run: RunRecord | None) -> str:
 def _use(settings: CardSettings, source: Source) -> str:
     text = f"""## Use
 
-With transformers, torch and sentencepiece; the code beside the weights is run:
+With transformers 5 or later, torch and sentencepiece; the code beside the weights is run:
 
 ```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer

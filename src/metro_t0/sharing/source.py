@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_FILES = ["*.json", "*.safetensors", "*.bin", "sp.model", "dict.txt"]
 _PRETRAINING_PARTS = ("auxiliary.", "rtd_head.")
 
 
@@ -69,7 +71,7 @@ def read_source(path: Path, tokenizer: Path | None = None) -> Source:
     """Read a run directory, one of its checkpoints, a model folder (ours or published) or an official ``.pt`` file.
 
     Args:
-        path: of it.
+        path: of it, or a name on the Hub.
         tokenizer: folder of its tokenizer, where ``path`` holds none.
 
     Raises:
@@ -79,7 +81,7 @@ def read_source(path: Path, tokenizer: Path | None = None) -> Source:
     if path.suffix == ".pt" and path.is_file():
         return _read_official(path, tokenizer)
     if not path.exists():
-        raise ValueError(f"there is no model at {path}: there is no such folder")
+        path = _from_hub(str(path))
     from metro_t0.training.checkpoint import check_whole
     from metro_t0.training.starting_point import model_folder
 
@@ -112,6 +114,20 @@ def read_tokenizer(folder: Path) -> MetroT0Tokenizer:
         return MetroT0Tokenizer.from_pretrained(folder)
     except (OSError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"the tokenizer in {folder} cannot be read: {error}") from error
+
+
+def _from_hub(name: str) -> Path:
+    """A model folder on the Hub, downloaded into its cache."""
+    if not _HUB_NAME.fullmatch(name):
+        raise ValueError(f"there is no model at {name}: there is no such folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except Exception as error:  # the Hub's client, its HTTP library and the network each raise their own
+        raise ValueError(
+            f"there is no model at {name}: no such folder, and from the Hub: {' '.join(str(error).split())[:300]}"
+        ) from error
 
 
 def _read_official(path: Path, tokenizer: Path | None) -> Source:
@@ -190,12 +206,16 @@ def _read_file(file: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from metro_t0.interop.unpickling import refused_name
+
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
         stored: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it ends too early"
+    except (OSError, SafetensorError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
+        reason = "it is damaged or of another kind"
+        if refused := refused_name(error):
+            reason = f"it asks for {refused}, which is no part of a model and could run code"
         raise ValueError(f"the weights in {file} cannot be read: {reason}") from error
     if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
         raise ValueError(f"{file} holds something else than tensors by name")
@@ -232,6 +252,8 @@ def _checked(
     Raises:
         ValueError: one is missing, too many, of another shape, or differs from one that it is tied to.
     """
+    from metro_t0.interop.folders import VALUELESS
+
     weights: dict[str, torch.Tensor] = {}
     known: set[str] = set()
     for first, (expected, others) in names.items():
@@ -249,7 +271,7 @@ def _checked(
             raise ValueError(
                 f"{' and '.join(found[:2])} at {path} differ, but a METRO-T0 model has one for both"
             )
-    if unexpected := sorted(set(stored) - known):
+    if unexpected := sorted(name for name in set(stored) - known if not VALUELESS.search(name)):
         raise ValueError(f"the weights at {path} hold more than a METRO-T0 model: {_listed(unexpected)}")
     return weights
 
