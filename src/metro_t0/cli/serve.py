@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-
-class Precision(StrEnum):
-    """Number formats that a model serves in."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
+from metro_t0.cli.precision import Precision
 
 
 def serve(
@@ -24,7 +18,10 @@ def serve(
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")
     ] = 8000,
-    precision: Annotated[Precision, typer.Option(help="Number format of the weights.")] = Precision.FP32,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of the weights; auto is bf16 where the processor multiplies it, else fp32."),
+    ] = Precision.FP32,
     max_input_length: Annotated[
         int, typer.Option(metavar="N", help="Tokens of a prompt that are read; longer ones are refused.")
     ] = 512,
