@@ -36,10 +36,11 @@ def save_source(
     folder: Path,
     kind: type[MetroT0ForConditionalGeneration] = MetroT0ForConditionalGeneration,
     dtype: torch.dtype = torch.float32,
+    **shape: int,
 ) -> MetroT0ForConditionalGeneration:
-    """A model folder whose weights are all random; gives the model."""
+    """A model folder whose weights are all random, of the tiny shape unless said otherwise; gives the model."""
     tokenizer = save_tokenizer(folder)
-    config = tiny_config(vocab_size=len(tokenizer), num_positions=64)
+    config = tiny_config(vocab_size=len(tokenizer), num_positions=64, **shape)
     model = randomize(kind(config)).to(dtype).eval()
     model.save_pretrained(folder)
     return model

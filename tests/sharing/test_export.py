@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.sharing.export import export_model
 from metro_t0.sharing.model_card import CardSettings, model_card
+from metro_t0.sharing.published_format import write_published
 from metro_t0.sharing.source import read_source
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
@@ -159,3 +161,40 @@ def test_remote_code_gives_the_official_answers(golden: Path, fresh: Path, tmp_p
     )
     for name, key in (("ids", "input_ids"), ("greedy", "greedy"), ("beam4", "beam4")):
         assert theirs[name] == cases[key].tolist()
+
+
+def test_a_tokenizer_without_its_dictionary_gets_one(tmp_path: Path) -> None:
+    save_source(tmp_path / "source")
+    expected = MetroT0Tokenizer.from_pretrained(tmp_path / "source")
+    (tmp_path / "source" / "dict.txt").unlink()
+    export_model(read_source(tmp_path / "source"), tmp_path / "out", "")
+    tokenizer = MetroT0Tokenizer.from_pretrained(tmp_path / "out")
+    assert (tmp_path / "out" / "dict.txt").is_file() and tokenizer.get_vocab() == expected.get_vocab()
+    assert tokenizer(PROMPTS)["input_ids"] == expected(PROMPTS)["input_ids"]
+
+
+def test_nothing_is_left_where_it_cannot_be_written(tmp_path: Path) -> None:
+    save_source(tmp_path / "source")
+    source = read_source(tmp_path / "source")
+    (tmp_path / "source" / "generation_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"generation_config\.json in .* cannot be read"):
+        export_model(source, tmp_path / "deep" / "out", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(ValueError, match="already holds something"):
+        export_model(source, tmp_path / "out", "")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("small_disk", [1], indirect=True)
+@pytest.mark.parametrize("room", [0, 20_000, 60_000, 250_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk: Path, tmp_path: Path, room: int) -> None:
+    save_source(tmp_path / "source", d_model=96, d_kv=32)
+    source = read_source(tmp_path / "source")
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - room))
+    for write in (lambda out: export_model(source, out, ""), lambda out: write_published(source, out)):
+        with pytest.raises(ValueError, match=r"cannot be written|cannot write") as refused:
+            write(small_disk / "out")
+        assert "\n" not in str(refused.value)
+        assert [path.name for path in small_disk.iterdir()] == ["filler"]
