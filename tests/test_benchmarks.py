@@ -117,3 +117,15 @@ def test_lm_eval_s_tasks_are_measured_beside_its_own_path(tmp_path: Path) -> Non
         assert name in printed and task["documents"] == 6
         assert task["adapter"]["acc"] == task["lm-eval's own"]["acc"]
         assert task["largest_relative_difference"] < 1e-4
+
+
+@pytest.mark.slow
+def test_generation_is_measured_beside_its_peers(tmp_path: Path) -> None:
+    out = tmp_path / "generate.json"
+    short = ["--batches", "1", "--prompt-tokens", "8", "--new-tokens", "3", "--rounds", "1", "--clock", "cpu"]
+    printed = run("benchmarks/generate.py", *short, "--json", str(out))
+    (result,) = json.loads(out.read_text(encoding="utf-8"))["results"]
+    assert result["same_tokens_as_the_old_way"] is True
+    assert len(result["tokens_per_second"]) == 6 and min(result["tokens_per_second"].values()) > 0
+    for way in result["tokens_per_second"]:
+        assert way in printed

@@ -62,7 +62,7 @@ def test_constraints_pin_one_tested_set() -> None:
     extras = project["optional-dependencies"]
     included = [re.fullmatch(r"metro-t0\[(.+)\]", requirement) for requirement in extras["dev"]]
     tested = [found[1] for found in included if found]
-    assert {"corpora", "trainer", "lora"} <= set(tested)
+    assert {"corpora", "trainer", "lora", "serve"} <= set(tested)
     for requirement in [
         *project["dependencies"],
         *extras["dev"],

@@ -11,7 +11,8 @@ from foreign_models import make_foreign_tokenizer, save_foreign_model
 from small_models import make_model, make_tokenizer
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, T5ForConditionalGeneration
 
-from metro_t0.evaluation.loading import load_model
+from metro_t0.evaluation.loading import load_model, resolved_precision
+from metro_t0.evaluation.quantization import multiplies_bfloat16
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
@@ -31,6 +32,12 @@ def test_a_run_is_our_model_and_another_folder_is_its_own(ours: Path, tmp_path: 
     other, _ = load_model(save_foreign_model("t5", tmp_path / "t5"), "bf16")
     assert isinstance(other, T5ForConditionalGeneration) and other.lm_head.weight.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in load_model(ours, "bf16")[0].parameters()} == {torch.bfloat16}
+
+
+def test_the_precision_that_a_device_is_quick_in(ours: Path) -> None:
+    model, _ = load_model(ours, "auto", "cpu")
+    assert model.dtype == (torch.bfloat16 if multiplies_bfloat16("cpu") else torch.float32)
+    assert resolved_precision("int8", "cpu") == "int8"
 
 
 def test_the_published_format(golden: Path) -> None:

@@ -15,8 +15,9 @@ from evaluation_folders import write_lines
 from foreign_models import save_foreign_model
 from small_models import WORDS, make_model, make_tokenizer, rank_plainly
 
-from metro_t0.evaluation.loading import load_model
+from metro_t0.evaluation.loading import Precision, load_model
 from metro_t0.evaluation.predictions import Prediction, TemplatePredictions, read_predictions
+from metro_t0.evaluation.quantization import int8_is_supported
 from metro_t0.evaluation.questions import OPEN_ENDED
 from metro_t0.evaluation.ranking.rank import rank
 from metro_t0.evaluation.results import shortest_entry
@@ -253,15 +254,20 @@ def test_another_kind_of_model_by_the_same_command(tmp_path: Path) -> None:
     assert results["prompts"] == 20 and not results["failures"]
 
 
-def test_bfloat16_says_what_it_changes(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("int8", "int8")])
+def test_rounding_says_what_it_changes(
+    model_folder: Path, tmp_path: Path, precision: Precision, dtype: str
+) -> None:
+    if precision == "int8" and not int8_is_supported():
+        pytest.skip("torch without FBGEMM")
     suite = write_suite(tmp_path / "suite")
     precise = evaluate(model_folder, suite, tmp_path / "fp32")
     assert precise["precision"] == {"dtype": "float32", "sample": None, "changed": None}
-    half = evaluate(model_folder, suite, tmp_path / "bf16", EvaluationSettings(precision="bf16"))
-    assert half["precision"]["dtype"] == "bfloat16" and half["environment"]["precision"] == "bfloat16"
+    half = evaluate(model_folder, suite, tmp_path / precision, EvaluationSettings(precision=precision))
+    assert half["precision"]["dtype"] == half["environment"]["precision"] == dtype
     assert half["precision"]["sample"] == half["prompts"] == precise["prompts"]
     pairs = zip(
-        *(read_predictions(tmp_path / name / "predictions") for name in ("fp32", "bf16")), strict=True
+        *(read_predictions(tmp_path / name / "predictions") for name in ("fp32", precision)), strict=True
     )
     changed = sum(
         a.prediction != b.prediction for x, y in pairs for a, b in zip(x.items, y.items, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
-from metro_t0.tokenization.training import train_tokenizer
-from tiny_networks import randomize, tiny_config
+from published_folders import save_published
 
-TEXTS = ["The cat sat on the mat, and the dog did not.", "Is this right? Yes: it is 3,000.50!"] * 20
 AUTO_MAPS = {
     "config.json": {
         "AutoConfig": "configuration_fairseq_t5.FairseqT5Config",
@@ -40,10 +38,7 @@ assert not [finder for finder in sys.meta_path if "metro" in type(finder).__modu
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A folder in the published format, and one with the Hub's ``auto_map`` to files that are not there."""
-    plain = tmp_path_factory.mktemp("auto") / "plain"
-    tokenizer = train_tokenizer(TEXTS, 90, plain, num_sentinel_tokens=8)
-    config = tiny_config(vocab_size=len(tokenizer), num_sentinel_tokens=8)
-    randomize(MetroT0ForConditionalGeneration(config)).save_pretrained(plain)
+    plain = save_published(tmp_path_factory.mktemp("auto") / "plain")
     mapped = shutil.copytree(plain, plain.parent / "mapped")
     for name, auto_map in AUTO_MAPS.items():
         content = json.loads((mapped / name).read_text(encoding="utf-8"))
@@ -78,6 +73,36 @@ def test_folders_load_without_remote_code(first: str, folders: list[Path], tmp_p
     modules, ids, generated = plain
     assert all(module.startswith("metro_t0.") for module in modules)
     assert len(ids) == len(generated) == 2 and len(generated[0]) > 1
+
+
+def test_names_on_the_hub(folders: list[Path], tmp_path: Path) -> None:
+    """Out of the Hub's cache, without a network: as after a first download."""
+    names = ["gonglinyuan/metro_t0_base", "gonglinyuan/metro_t0pp_base"]
+    for name, folder in zip(names, folders, strict=True):
+        cached = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(folder, cached / "snapshots" / ("0" * 40))
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    code = f"""
+import metro_t0
+{LOAD}
+from metro_t0.evaluation.loading import load_model
+for name in sys.argv[1:]:
+    ours = metro_t0.MetroT0ForConditionalGeneration.from_pretrained(name)
+    loaded, tokenizer = load_model(name)
+    for key, value in model.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value) and torch.equal(loaded.state_dict()[key], value)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = done.stdout.splitlines()
+    assert one == other
 
 
 def test_looking_for_a_module_without_importing_it_changes_nothing() -> None:

@@ -233,7 +233,7 @@ class TestMistakes:
         with pytest.raises(ValueError, match=f"it has no '{section}'"):
             load_pretraining(saved(checkpoint))
 
-    @pytest.mark.parametrize("heads", [0, -3, 5, "many", None, [3]])
+    @pytest.mark.parametrize("heads", [0, -3, 5, "many", None, [3], float("inf")])
     def test_heads_that_cannot_be(
         self, checkpoint: dict[str, Any], saved: Callable[[dict[str, Any]], Path], heads: Any
     ) -> None:

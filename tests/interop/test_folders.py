@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from published_folders import edit_config, edit_weights, save_published
 from safetensors.torch import save_file
 from transformers.utils import logging
 
@@ -20,6 +19,7 @@ from metro_t0.evaluation.loading import load_model
 from metro_t0.interop.folders import read_network, read_parts
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
+from published_folders import edit_config, edit_weights, save_published
 
 QUERY = "encoder.block.1.layer.0.SelfAttention.q.weight"
 MAIN = MetroT0ForConditionalGeneration

@@ -49,6 +49,21 @@ def test_ctrl_c_ends_it_too_and_it_listens_at_loopback_only(model_folder: Path) 
         assert server.log().count("\n") == 1
 
 
+@pytest.mark.slow
+def test_a_second_ctrl_c_does_not_wait(model_folder: Path) -> None:
+    slow = {"prompts": ["yes no maybe"] * 64, "max_new_tokens": 120, "beams": 8}
+    with running(model_folder) as server, ThreadPoolExecutor(4) as clients:
+        asked = [clients.submit(server.post, "/generate", slow) for _ in range(4)]
+        while json.loads(server.request("GET", "/healthz")[2])["waiting"] < 4:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(60) == 130
+        assert "Traceback" not in server.log()
+        assert all(one.exception() for one in asked[1:])
+
+
 def test_a_taken_port_is_one_line(model_folder: Path) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
@@ -60,6 +75,14 @@ def test_a_taken_port_is_one_line(model_folder: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(f"metro-t0: cannot listen at 127.0.0.1, port {port}: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_without_the_extra_one_line_names_it(model_folder: Path) -> None:
+    hidden = "import sys; sys.modules['fastapi'] = None; from metro_t0.cli.main import main; main()"
+    command = [sys.executable, "-c", hidden, "serve", str(model_folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "metro-t0: serving needs FastAPI and uvicorn: pip install 'metro-t0[serve]'\n"
 
 
 def test_addresses() -> None:

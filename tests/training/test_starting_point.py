@@ -19,7 +19,7 @@ from metro_t0.objectives.metro import MetroObjective
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 from metro_t0.tokenization.training import train_tokenizer
 from metro_t0.training.run import pretrain
-from metro_t0.training.starting_point import model_config
+from metro_t0.training.starting_point import model_config, pretrained_model
 from official_checkpoints import checkpoint_of
 from tiny_networks import randomize
 
@@ -104,6 +104,12 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(corpus: Path, tmp_path
     with pytest.raises(ValueError, match="damaged or of another kind"):
         pretrain(small_config(), corpus, tmp_path / "run", init_from=path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_checkpoint_in_place_of_a_model(corpus: Path, tmp_path: Path) -> None:
+    path, _ = official(tmp_path, corpus)
+    with pytest.raises(ValueError, match=r"is a file: a model is a folder.* pretrain --init-from$"):
+        pretrained_model(path, 0.1)
 
 
 @pytest.fixture(scope="module")

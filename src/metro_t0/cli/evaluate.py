@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from metro_t0.cli.evaluate_lm_eval import evaluate_lm_eval
+from metro_t0.cli.precision import Precision
 
 
 class Scoring(StrEnum):
@@ -17,13 +18,6 @@ class Scoring(StrEnum):
 
     LENGTH_NORMALISED = "length-normalised"
     CALIBRATED = "calibrated"
-
-
-class Precision(StrEnum):
-    """Of weights and activations."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
 
 
 def evaluate(
@@ -87,7 +81,7 @@ def evaluate(
         typer.Option(metavar="N", help="Tokens of a prompt that are read; longer ones are cut and counted."),
     ] = 512,
     precision: Annotated[
-        Precision, typer.Option(help="bf16 is said with the share of predictions that it changes.")
+        Precision, typer.Option(help="bf16 and int8 are said with the share of predictions that they change.")
     ] = Precision.FP32,
     batch_tokens: Annotated[
         int | None,

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any
 
 import typer
+
+from metro_t0.cli.precision import Precision
+from metro_t0.cli.standard_input import windows as windows_of_lines
+from metro_t0.cli.stopping import quiet_end
+
+# Enough for batches of like length; few enough that the first answer comes soon.
+_WINDOW = 256
 
 
 def generate(
@@ -26,6 +34,13 @@ def generate(
         int,
         typer.Option(metavar="N", help="Tokens of a prompt that are read; longer ones are cut and counted."),
     ] = 512,
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", help="Prompts answered at once, of like length.")
+    ] = 16,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of the weights; auto is bf16 where the processor multiplies it, else fp32."),
+    ] = Precision.FP32,
     as_json: Annotated[
         bool, typer.Option("--json", help='Print a JSON object a line, with "input" and "output".')
     ] = False,
@@ -35,46 +50,55 @@ def generate(
     \b
       metro-t0 generate runs/finetune "Summarise in one line: ..."
       metro-t0 generate runs/finetune --beams 4 < prompts.txt
+      tail -f questions.txt | metro-t0 generate runs/finetune --precision int8
+
+    Lines of standard input are answered as they come, in their order: of a file, batches of like length within 256
+    lines; of a pipe, whatever has come. Blank lines are left out.
     """
-    prompts = texts or _standard_input()
-    from rich.console import Console
-
-    from metro_t0.evaluation.generation import generate_texts
-    from metro_t0.evaluation.loading import load_model
-
-    errors = Console(stderr=True)
-    network, tokenizer = load_model(model)
-    answers = generate_texts(
-        network,
-        tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        beams=beams,
-        temperature=temperature,
-        seed=seed,
-        max_input_length=max_input_length,
-        console=errors,
-    )
-    for answer in answers:
-        if as_json:
-            print(json.dumps({"input": answer.input, "output": answer.output}, ensure_ascii=False))
-        else:
-            print(" ".join(answer.output.split()))
-    cut = sum(answer.prompt_truncated for answer in answers)
+    windows: Iterable[Sequence[str]] = [texts] if texts else _standard_input()
+    with quiet_end():
+        cut, answered = _answer(
+            model,
+            windows,
+            precision,
+            as_json,
+            max_new_tokens=max_new_tokens,
+            beams=beams,
+            temperature=temperature,
+            seed=seed,
+            max_input_length=max_input_length,
+            batch_size=batch_size,
+        )
+    if not answered:
+        raise ValueError("no prompt: standard input is empty")
     if cut:
-        errors.print(
-            f"{cut} of {len(answers)} prompts were longer than {max_input_length} tokens and were cut."
+        print(
+            f"{cut} of {answered} prompts were longer than {max_input_length} tokens and were cut.",
+            file=sys.stderr,
         )
 
 
-def _standard_input() -> list[str]:
+def _answer(
+    model: str, windows: Iterable[Sequence[str]], precision: Precision, as_json: bool, **settings: Any
+) -> tuple[int, int]:
+    """Prints each answer when it is there; how many prompts were cut, and how many there were."""
+    from metro_t0.evaluation.generation import stream_texts
+    from metro_t0.evaluation.loading import load_model
+
+    network, tokenizer = load_model(model, precision.value)
+    cut = answered = 0
+    for answer in stream_texts(network, tokenizer, windows, **settings):
+        if as_json:
+            line = json.dumps({"input": answer.input, "output": answer.output}, ensure_ascii=False)
+        else:
+            line = " ".join(answer.output.split())
+        print(line, flush=True)
+        cut += answer.prompt_truncated
+        answered += 1
+    return cut, answered
+
+
+def _standard_input() -> Iterator[list[str]]:
     if sys.stdin.isatty():
         raise ValueError("no prompt: give one as TEXT, or prompts on standard input, one a line")
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"standard input is not UTF-8: {error}") from error
-    prompts = [line for line in text.splitlines() if line.strip()]
-    if not prompts:
-        raise ValueError("no prompt: standard input is empty")
-    return prompts
+    return windows_of_lines(sys.stdin.buffer, _WINDOW)

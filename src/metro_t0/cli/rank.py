@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from metro_t0.cli.precision import Precision
+
 if TYPE_CHECKING:
     from metro_t0.evaluation.ranking.rank import RankResult
 
@@ -35,6 +37,10 @@ def rank(
         int,
         typer.Option(metavar="N", help="Tokens of a prompt that are read; longer ones are cut and counted."),
     ] = 512,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of the weights; auto is bf16 where the processor multiplies it, else fp32."),
+    ] = Precision.FP32,
     batch_tokens: Annotated[
         int | None,
         typer.Option(
@@ -73,7 +79,8 @@ def rank(
         from metro_t0.evaluation.ranking.rank import progress_bar
 
         with processes.together():
-            network, tokenizer = load_model(model, device=processes.device)
+            device = "cpu" if precision is Precision.INT8 else processes.device
+            network, tokenizer = load_model(model, precision.value, device)
         shown_on = errors if processes.is_main else None
         with progress_bar(shown_on, len(questions), "Ranking answers") as advance:
             results = rank_together(

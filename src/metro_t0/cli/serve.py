@@ -38,7 +38,7 @@ def serve(
     """Serve a page where you type a prompt and see its choices ranked, and the HTTP API behind it.
 
     Only this machine can reach it unless --host says otherwise; there are no accounts and no encryption. SIGTERM or
-    Ctrl-C ends it when running requests are answered, with exit code 0.
+    Ctrl-C ends it when running requests are answered, with exit code 0; a second Ctrl-C at once.
 
     \b
       metro-t0 serve runs/finetune
@@ -63,4 +63,5 @@ def serve(
         engine = Engine(network, tokenizer, max_input_length=max_input_length)
         app = create_app(engine, name=model, patience=Patience(answer_seconds=timeout, most_waiting=queue))
         print(f"{model} answers at {address(listener)} (Ctrl-C stops)", file=sys.stderr, flush=True)
-        run(app, listener, stop_seconds=timeout)
+        # A little more than any request may take, so that each hears of its end.
+        run(app, listener, stop_seconds=timeout + 5)

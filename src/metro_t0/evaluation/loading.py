@@ -1,7 +1,7 @@
 """A model and its tokenizer from a folder, a run directory or the Hub.
 
 model, tokenizer = load_model("runs/finetune")
-model, tokenizer = load_model("google/flan-t5-base", precision="bf16")
+model, tokenizer = load_model("google/flan-t5-base", precision="bf16")    # or int8, on the CPU
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8", "auto"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -51,21 +51,40 @@ def load_model(
     Args:
         path: a model folder, a run directory, or a Hub name.
         precision: of the weights and of all that is computed with them; log-probabilities are float32 in any case.
-        device: as torch names it; by default the GPU if there is one.
+            ``int8`` rounds the weights of linear layers to 8 bits, on the CPU alone, and leaves the rest in float32;
+            ``auto`` is bf16 where the device multiplies it itself, else fp32.
+        device: as torch names it; by default the GPU if there is one (the CPU for int8).
 
     Raises:
-        ValueError: there is no model, it cannot be read, it is no encoder-decoder, or its decoder has no start token.
+        ValueError: there is no model, it cannot be read, it is no encoder-decoder, its decoder has no start token, or
+            int8 was asked for where it cannot be.
     """
     import torch
 
+    from metro_t0.evaluation.quantization import quantize
+
     folder = model_folder(path)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    device = device or ("cuda" if torch.cuda.is_available() and precision != "int8" else "cpu")
+    precision = resolved_precision(precision, device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
         model, tokenizer = _read(folder, dtype)
     except (OSError, ImportError, KeyError, RuntimeError) as error:
         raise ValueError(f"cannot read the model at {path}: {error}") from error
+    model = model.eval().to(device)
+    return (quantize(model) if precision == "int8" else model), tokenizer
+
+
+def resolved_precision(precision: Precision, device: str | None) -> Precision:
+    """The precision that ``auto`` stands for on a device (None: the GPU if there is one); any other as it is."""
+    if precision != "auto":
+        return precision
+    import torch
+
+    from metro_t0.evaluation.quantization import multiplies_bfloat16
+
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model.eval().to(device), tokenizer
+    return "bf16" if multiplies_bfloat16(device) else "fp32"
 
 
 def _read(folder: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -82,7 +101,8 @@ def _read(folder: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
         check_files(folder)
         model = read_network(MetroT0ForConditionalGeneration, folder, dtype)
         tokenizer: Any = MetroT0Tokenizer.from_pretrained(folder)
-        if len(tokenizer) != model.config.vocab_size:
+        # Up to a multiple of 128, rows may be padding.
+        if not 0 <= model.config.vocab_size - len(tokenizer) < 128:
             raise ValueError(_strangers(folder, len(tokenizer), model.config.vocab_size))
     else:
         config = AutoConfig.from_pretrained(folder)

@@ -96,10 +96,11 @@ def int8_is_supported() -> bool:
     return "fbgemm" in torch.backends.quantized.supported_engines
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; elsewhere it is emulated, and slow."""
-    capabilities = _capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether a device multiplies bfloat16 itself; elsewhere it is emulated, and slow."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _has_vnni() -> bool:

@@ -24,14 +24,14 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from metro_t0.evaluation.answers import score_answers
 from metro_t0.evaluation.course import Course, Predictions
 from metro_t0.evaluation.evaluation_folder import EvaluationFolder, check_unfinished
-from metro_t0.evaluation.loading import load_model
+from metro_t0.evaluation.loading import Precision, load_model, resolved_precision
 from metro_t0.evaluation.questions import OPEN_ENDED, TaskQuestions
 from metro_t0.evaluation.ranking.budget import TokenBudget
 from metro_t0.evaluation.ranking.precision import changed_predictions
@@ -69,7 +69,8 @@ class EvaluationSettings:
         shots: solved examples before each question.
         max_input_length: tokens of a prompt that are read, ``<s>`` and ``</s>`` included.
         scoring: further ways of scoring beside the official one, of ``results.SCORINGS``.
-        precision: of the weights and activations; log-probabilities are float32 in any case.
+        precision: of the weights and activations; log-probabilities are float32 in any case. ``int8`` runs on the CPU;
+            ``auto`` is bf16 where the device multiplies it itself, else fp32.
         generate: whether templates without answer choices are answered freely and scored.
         seed: of the bootstrap and of what templates draw.
     """
@@ -79,7 +80,7 @@ class EvaluationSettings:
     shots: int = 0
     max_input_length: int = 512
     scoring: tuple[str, ...] = ()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     generate: bool = False
     seed: int = 0
 
@@ -140,7 +141,9 @@ def evaluate(
             )
             course = Course.begin(the_suite, limit=settings.limit, seed=settings.seed, say=say)
             _check_answerable(course, the_suite, settings)
-            network, tokenizer = load_model(model, device=processes.device)
+            device = "cpu" if settings.precision == "int8" else processes.device
+            settings = replace(settings, precision=resolved_precision(settings.precision, device))
+            network, tokenizer = load_model(model, device=device)
             answering = _Answering(
                 network,
                 tokenizer,
@@ -179,7 +182,7 @@ def evaluate(
             "generated": generated,
             "seconds": time.perf_counter() - start,
             "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "environment": _environment(network),
+            "environment": {**_environment(network), "precision": precision["dtype"]},
         }
         results["checksums"] = {"model": checksum, **results["checksums"]}
         if processes.is_main:
@@ -211,7 +214,8 @@ class _Answering:
         """Makes the model what the settings want; its entry says what that does to predictions."""
         if self.settings.precision == "fp32":
             return {"dtype": "float32", "sample": None, "changed": None}
-        self.say("ranking a sample in float32 and in bfloat16")
+        dtype = "int8" if self.settings.precision == "int8" else "bfloat16"
+        self.say(f"ranking a sample in float32 and in {dtype}")
         questions = [questions for one in course.asked for questions in one.questions]
         with self.processes.together():
             sample, changed = changed_predictions(
@@ -219,13 +223,14 @@ class _Answering:
                 self.tokenizer,
                 [prompt for one in questions for prompt in one.prompts],
                 [choices for one in questions for choices in one.choices],
+                precision="int8" if self.settings.precision == "int8" else "bf16",
                 seed=self.settings.seed,
                 max_input_length=self.settings.max_input_length,
                 batch_tokens=self.budget,
                 say=self.say,
             )
-        self.say(f"bfloat16 changes {changed} of {sample} predictions drawn from all")
-        return {"dtype": "bfloat16", "sample": sample, "changed": changed}
+        self.say(f"{dtype} changes {changed} of {sample} predictions drawn from all")
+        return {"dtype": dtype, "sample": sample, "changed": changed}
 
     def rank(
         self, prompts: Sequence[str], choices: Sequence[Sequence[str]], advance: Callable[[int], None]
@@ -374,5 +379,4 @@ def _environment(model: PreTrainedModel) -> Entry:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "device": str(model.device),
-        "precision": str(model.dtype).removeprefix("torch."),
     }

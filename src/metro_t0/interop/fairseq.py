@@ -67,7 +67,7 @@ def load_pretraining(path: str | PathLike[str], dropout_rate: float | None = Non
         raise ValueError(
             f"{path} does not hold a whole METRO pretraining model: it has no {error}"
         ) from error
-    except (TypeError, IndexError, AttributeError) as error:
+    except (TypeError, IndexError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path} does not hold a METRO model's settings: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path} does not fit together: {error}") from error

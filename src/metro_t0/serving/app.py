@@ -164,11 +164,14 @@ class _Routes:
         answer = asyncio.wrap_future(queued)
         gone = asyncio.ensure_future(_disconnected(request))
         either: set[asyncio.Future[Any]] = {answer, gone}
-        await asyncio.wait(either, timeout=self.patience.answer_seconds, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        if not answer.done():
+        patience = self.patience.answer_seconds
+        try:
+            await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
             answer.cancel()
-            waited = f"there was no answer within {self.patience.answer_seconds:g} seconds"
+        if answer.cancelled():
+            waited = f"there was no answer within {patience:g} seconds"
             raise HTTPException(503, f"{waited}; ask for less at once, or try again later", _RETRY_AFTER)
         try:
             return answer.result()

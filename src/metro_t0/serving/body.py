@@ -39,32 +39,26 @@ class WholeBody:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self.paths:
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        body: bytes | None = b""
-        refusal: tuple[int, str] | None
         try:
             body = await asyncio.wait_for(self._read(receive), self.seconds)
         except TimeoutError:
-            refusal = 408, f"the body did not arrive within {self.seconds:g} seconds"
-        else:
-            if body is None:
-                return
-            refusal = self._refusal(headers, body)
-        assert body is not None
-        if refusal is None:
-            await self.app(scope, _replay(body, receive), send)
+            sentence = f"the body did not arrive within {self.seconds:g} seconds"
+            await _refuse(408, sentence)(scope, receive, send)
             return
-        status, sentence = refusal
-        # What is left of the body would be taken for the next request.
-        response = JSONResponse({"error": sentence}, status, {"Connection": "close"})
-        await response(scope, receive, send)
+        if body is None:
+            return
+        if (refusal := self._refusal(Headers(scope=scope), body)) is not None:
+            await refusal(scope, receive, send)
+            return
+        await self.app(scope, _replay(body, receive), send)
 
-    def _refusal(self, headers: Headers, body: bytes) -> tuple[int, str] | None:
+    def _refusal(self, headers: Headers, body: bytes) -> JSONResponse | None:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
-            return 415, "send the body as Content-Type: application/json"
+            return _refuse(415, "send the body as Content-Type: application/json")
         if len(body) > self.most_bytes:
-            return 413, f"the body has more than {self.most_bytes} bytes: send fewer or shorter prompts"
+            sentence = f"the body has more than {self.most_bytes} bytes: send fewer or shorter prompts"
+            return _refuse(413, sentence)
         return None
 
     async def _read(self, receive: Receive) -> bytes | None:
@@ -85,6 +79,11 @@ class WholeBody:
                 kept += part
             if received > _ENDURED * self.most_bytes or not message.get("more_body", False):
                 return bytes(kept)
+
+
+def _refuse(status: int, sentence: str) -> JSONResponse:
+    # What is left of the body would be taken for the next request.
+    return JSONResponse({"error": sentence}, status, {"Connection": "close"})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

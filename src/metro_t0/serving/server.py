@@ -8,8 +8,11 @@ Needs the extra ``serve`` (uvicorn).
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import socket
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -36,10 +39,20 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
+class _Server(uvicorn.Server):
+    """Graceful after the first Ctrl-C; at once after the second, which can wait for no thread."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGINT and self.should_exit:
+            os._exit(130)
+        super().handle_exit(sig, frame)
+
+
 def serve(app: Any, listener: socket.socket, *, stop_seconds: float) -> None:
     """Answer until SIGTERM or Ctrl-C; then take no new connections, answer what runs, and return.
 
-    To be called from the main thread: it takes over these two signals.
+    A second Ctrl-C ends the process at once, with exit code 130. To be called from the main thread: it takes over these
+    two signals.
 
     Args:
         app: an ASGI application.
@@ -55,7 +68,7 @@ def serve(app: Any, listener: socket.socket, *, stop_seconds: float) -> None:
         access_log=False,
         limit_concurrency=_MOST_CONNECTIONS,
         backlog=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=round(stop_seconds),
+        timeout_graceful_shutdown=math.ceil(stop_seconds),
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config).run(sockets=[listener])

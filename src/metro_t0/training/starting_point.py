@@ -63,6 +63,11 @@ def model_folder(path: Path) -> Path:
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file():
             return folder
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file: a model is a folder, and a pretraining checkpoint of fairseq becomes one by "
+            "metro-t0 pretrain --init-from"
+        )
     if (path / "config.yaml").is_file():
         raise ValueError(f"{path} is a run that has no final model yet: finish it with --resume")
     raise ValueError(

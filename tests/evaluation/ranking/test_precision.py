@@ -1,4 +1,4 @@
-"""bfloat16 beside float32: the predictions that differ are counted, and the model goes on in bfloat16."""
+"""Rounding beside float32: the predictions that differ are counted, and the model goes on rounded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from foreign_models import save_foreign_model
 from small_models import WORDS, make_model, make_tokenizer
 
 from metro_t0.evaluation.loading import load_model
+from metro_t0.evaluation.quantization import int8_is_supported
 from metro_t0.evaluation.ranking.precision import changed_predictions
 from metro_t0.evaluation.ranking.rank import rank
 
@@ -36,6 +37,23 @@ def test_what_differs_is_what_two_models_say(tmp_path: Path) -> None:
     # Sums of float32 log-probabilities are not multiples of a bfloat16 step.
     scores = torch.tensor([result.log_likelihoods[0] for result in rounded])
     assert not torch.equal(scores, scores.bfloat16().float())
+
+
+@pytest.mark.skipif(not int8_is_supported(), reason="torch without FBGEMM")
+def test_weights_of_8_bits(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    make_model(tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model, _ = load_model(tmp_path)
+    precise = rank(model, tokenizer, PROMPTS, CHOICES)
+    drawn, changed = changed_predictions(model, tokenizer, PROMPTS, CHOICES, precision="int8")
+    rounded = rank(load_model(tmp_path, "int8")[0], tokenizer, PROMPTS, CHOICES)
+    assert drawn == 250
+    assert changed == sum(a.prediction != b.prediction for a, b in zip(precise, rounded, strict=True))
+    assert 0 < changed < 125
+    assert [result.log_likelihoods for result in rank(model, tokenizer, PROMPTS, CHOICES)] == [
+        result.log_likelihoods for result in rounded
+    ]
 
 
 def test_the_sample_is_drawn_by_its_seed(tmp_path: Path) -> None:

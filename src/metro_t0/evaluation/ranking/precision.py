@@ -1,4 +1,4 @@
-"""What half precision does to predictions: a sample ranked in float32 and then in bfloat16.
+"""What rounding does to predictions: a sample ranked in float32, then in bfloat16 or with weights of 8 bits.
 
 model, tokenizer = load_model(path)                                            # in float32
 ranked, changed = changed_predictions(model, tokenizer, prompts, choices)      # in bfloat16 from here on
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from metro_t0.evaluation.quantization import quantize
 from metro_t0.evaluation.ranking.rank import rank_rows
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def changed_predictions(
     prompts: Sequence[str],
     choices: Sequence[Sequence[str]],
     *,
+    precision: Literal["bf16", "int8"] = "bf16",
     sample: int = 256,
     seed: int = 0,
     max_input_length: int = 512,
@@ -34,15 +36,16 @@ def changed_predictions(
     advance: Callable[[int], None] = lambda rows: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, int]:
-    """How many rows of a drawn sample are predicted otherwise in bfloat16 than in float32.
+    """How many rows of a drawn sample are predicted otherwise in another precision than in float32.
 
     Rows of one choice say nothing and are not drawn.
 
     Args:
-        model: in float32; left in bfloat16, so that no moment holds it twice.
+        model: in float32; left in the other precision, so that no moment holds it twice.
         tokenizer: of the model.
         prompts: of all rows.
         choices: of all rows.
+        precision: bfloat16 throughout, or weights of 8 bits (on the CPU).
         sample: rows drawn, or all of them where there are fewer.
         seed: of the draw.
         max_input_length: see :func:`~metro_t0.evaluation.ranking.rank.rank`, as the rest.
@@ -51,7 +54,7 @@ def changed_predictions(
         The size of the sample, and the number of predictions in it that differ.
 
     Raises:
-        ValueError: the model is not in float32, or the sample is not positive.
+        ValueError: the model is not in float32, the sample is not positive, or int8 cannot be here.
     """
     if model.dtype != torch.float32:
         raise ValueError(f"predictions are compared with float32, but the model is in {model.dtype}")
@@ -75,5 +78,8 @@ def changed_predictions(
         return [result.prediction for result in results]
 
     precise = predictions()
-    model.bfloat16()
+    if precision == "int8":
+        quantize(model)
+    else:
+        model.bfloat16()
     return len(drawn), sum(a != b for a, b in zip(precise, predictions(), strict=True))
