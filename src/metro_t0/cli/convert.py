@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from metro_t0.sharing.model_card import CardSettings
 
 
 class Target(StrEnum):
@@ -95,28 +98,47 @@ def convert(
         from metro_t0.sharing.push import check_pushable
 
         check_pushable(push)
-    from metro_t0.sharing.export import export_model
-    from metro_t0.sharing.model_card import CardSettings, data_card_of, model_card, public_card
-    from metro_t0.sharing.source import read_source
+    from metro_t0.sharing.model_card import CardSettings
 
-    found = read_source(source, tokenizer)
-    if to is Target.PUBLISHED:
-        from metro_t0.sharing.published_format import write_published
-
-        write_published(found, out)
-    else:
-        settings = CardSettings(
-            name=push or out.absolute().name,
-            license=license,
-            base_model=base_model,
-            languages=tuple(language or ()),
-            datasets=tuple(dataset or ()),
-            pretraining=pretraining,
-        )
-        card = model_card(found, settings, evaluation or ())
-        export_model(found, out, card, public_card(data_card_of(found)))
+    settings = CardSettings(
+        name=push or out.absolute().name,
+        license=license,
+        base_model=base_model,
+        languages=tuple(language or ()),
+        datasets=tuple(dataset or ()),
+        pretraining=pretraining,
+    )
+    _make(source, tokenizer, out, to, settings, evaluation or [])
     if push is not None:
         from metro_t0.sharing.push import push_folder
 
         print(push_folder(out, push, private))
     print(out)
+
+
+def _make(
+    source: Path,
+    tokenizer: Path | None,
+    out: Path,
+    to: Target,
+    settings: CardSettings,
+    evaluations: list[Path],
+) -> None:
+    """The folder; on a terminal, what is being done is shown meanwhile."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"Reading {source}") as status:
+        from metro_t0.sharing.source import read_source
+
+        found = read_source(source, tokenizer)
+        status.update(f"Writing {out}")
+        if to is Target.PUBLISHED:
+            from metro_t0.sharing.published_format import write_published
+
+            write_published(found, out)
+            return
+        from metro_t0.sharing.export import export_model
+        from metro_t0.sharing.model_card import data_card_of, model_card, public_card
+
+        card = model_card(found, settings, evaluations)
+        export_model(found, out, card, public_card(data_card_of(found)))
