@@ -19,6 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+
+from metro_t0 import MetroT0Config, MetroT0ForPreTraining, MetroT0Tokenizer
+from official_checkpoints import checkpoint_of
+from published_folders import save_published
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -96,7 +101,19 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "questions.jsonl": [{"input": "Is it cold?", "choices": ["Yes", "No"]}],
     }.items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    save_published(folder / "metro_t0_base")
+    save_official(folder / "metro_t0_base", folder / "checkpoint_last.pt")
     return folder
+
+
+def save_official(tokenizer: Path, path: Path) -> None:
+    """A pretraining checkpoint of the shape that ``shrunk`` gives to the preset ``base``."""
+    shape = dict(setting.removeprefix("model.").split("=") for setting in TINY_MODEL.split())
+    config = MetroT0Config(
+        **{key: int(value) for key, value in shape.items()},
+        vocab_size=len(MetroT0Tokenizer.from_pretrained(str(tokenizer))),
+    )
+    torch.save(checkpoint_of(MetroT0ForPreTraining(config)), path)
 
 
 def run(command: list[str], folder: Path) -> None:

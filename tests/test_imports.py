@@ -22,9 +22,20 @@ ALLOWED: dict[str, set[str]] = {
     "objectives": {"config", "modeling"},
     "data": {"tokenization"},
     "prompts": {"tokenization", "data"},
-    "training": {"config", "modeling", "objectives", "tokenization", "data", "prompts", "launcher"},
-    "evaluation": {"launcher", "modeling", "tokenization", "data", "prompts"},
+    "training": {
+        "config",
+        "data",
+        "interop",
+        "launcher",
+        "modeling",
+        "objectives",
+        "prompts",
+        "tokenization",
+    },
+    "evaluation": {"data", "interop", "launcher", "modeling", "prompts", "tokenization"},
     "interop": {"modeling", "tokenization"},
+    "sharing": {"config", "data", "evaluation", "interop", "modeling", "tokenization", "training"},
+    "serving": {"evaluation", "modeling", "tokenization"},
     "demo": {"config", "modeling", "tokenization", "data", "prompts", "training", "evaluation"},
 }
 TRAVELLING = ["modeling", "tokenization/normalizer.py", "tokenization/tokenizer.py"]

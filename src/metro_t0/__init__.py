@@ -3,6 +3,8 @@
 The public names below load on first use, so that ``import metro_t0`` itself stays cheap:
 
 >>> from metro_t0 import MetroT0ForConditionalGeneration, MetroT0Tokenizer, rank
+
+Once it is imported, transformers' ``AutoConfig``, ``AutoModelForSeq2SeqLM`` and ``AutoTokenizer`` know its models.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from metro_t0.interop.auto_classes import register_auto_classes
+
 if TYPE_CHECKING:
+    from metro_t0.evaluation.generation import generate_texts
     from metro_t0.evaluation.ranking.rank import rank
     from metro_t0.modeling.configuration import MetroT0Config
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
@@ -27,6 +32,7 @@ _HOMES = {
     "MetroT0ForConditionalGeneration": "metro_t0.modeling.encoder_decoder",
     "MetroT0ForPreTraining": "metro_t0.modeling.pretraining",
     "MetroT0Tokenizer": "metro_t0.tokenization.tokenizer",
+    "generate_texts": "metro_t0.evaluation.generation",
     "load_templates": "metro_t0.prompts.template",
     "rank": "metro_t0.evaluation.ranking.rank",
 }
@@ -37,6 +43,7 @@ __all__ = [
     "MetroT0ForConditionalGeneration",
     "MetroT0ForPreTraining",
     "MetroT0Tokenizer",
+    "generate_texts",
     "load_templates",
     "rank",
 ]
@@ -50,3 +57,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+register_auto_classes()

@@ -18,8 +18,8 @@ from metro_t0.evaluation.ranking.budget import TokenBudget
 from metro_t0.evaluation.ranking.rank import rank_rows
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
-PROMPTS = [" ".join([*WORDS[: 1 + index % 20], WORDS[index % 33]]) for index in range(100)]
-CHOICES = [[WORDS[(index + k) % 33] for k in range(2 + index % 3)] for index in range(100)]
+PROMPTS = [" ".join([*WORDS[: 1 + index % 20], WORDS[index % 33]]) for index in range(40)]
+CHOICES = [[WORDS[(index + k) % 33] for k in range(2 + index % 3)] for index in range(40)]
 
 
 def ranked(tokenizer: MetroT0Tokenizer, width: int, megabytes: int) -> dict[str, Any]:

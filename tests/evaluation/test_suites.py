@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import yaml
 from evaluation_folders import write_lines
+from foreign_models import save_foreign_model
 from small_models import WORDS, make_model, make_tokenizer, rank_plainly
 
 from metro_t0.evaluation.loading import Precision, load_model
 from metro_t0.evaluation.predictions import Prediction, TemplatePredictions, read_predictions
 from metro_t0.evaluation.quantization import int8_is_supported
 from metro_t0.evaluation.questions import OPEN_ENDED
+from metro_t0.evaluation.ranking.rank import rank
 from metro_t0.evaluation.results import shortest_entry
 from metro_t0.evaluation.suites import EvaluationSettings, evaluate
 from metro_t0.evaluation.written import read_answers
@@ -239,6 +241,17 @@ def test_real_tasks_and_templates(golden: Path, real_data: Path, tmp_path: Path)
     )
     assert rte["chance"] == 0.5 and hellaswag["chance"] == 0.25
     assert results["overall"]["mean"] == pytest.approx((rte["mean"] + hellaswag["mean"]) / 2)
+
+
+def test_another_kind_of_model_by_the_same_command(tmp_path: Path) -> None:
+    save_foreign_model("t5", tmp_path / "t5")
+    suite = write_suite(tmp_path / "suite", use=["plain question", "row's own choices"])
+    results = evaluate(tmp_path / "t5", suite, tmp_path / "out", EvaluationSettings(limit=10))
+    model, tokenizer = load_model(tmp_path / "t5")
+    for of in read_predictions(tmp_path / "out" / "predictions"):
+        ranked = rank(model, tokenizer, [i.prompt for i in of.items], [i.choices for i in of.items])
+        assert [item.prediction for item in of.items] == [result.prediction for result in ranked]
+    assert results["prompts"] == 20 and not results["failures"]
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("int8", "int8")])

@@ -10,73 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from metro_t0.interop.fairseq import load_pretraining, rename
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.objectives.metro import MetroObjective
-from tiny_networks import SENTINELS, random_text, randomize, tiny_config
+from official_checkpoints import checkpoint_of, official_name
+from tiny_networks import random_text, randomize, tiny_config
 
 SHARINGS = ("none", "token", "token_pos", "token_pos_norm")
-
-
-def official_name(name: str) -> str:
-    """Our parameter names as the official training writes them: said here once more, from that side."""
-    parts = name.split(".")
-    if parts[0] == "lm_head":
-        return "decoder.output_projection.weight"
-    if parts[0] == "rtd_head":
-        return "rtd_head." + parts[-1] if parts[1] == "out" else name
-    if parts[:2] == ["auxiliary", "head"]:
-        return "generator.lm_head." + ".".join(parts[2:])
-    stack, rest = (
-        (parts[0], parts[1:]) if parts[0] != "auxiliary" else ("generator.sentence_encoder", parts[2:])
-    )
-    if rest[0] != "block":
-        first = {
-            "embed_tokens": "embed_tokens",
-            "pos_embed": "embed_positions",
-            "first_layer_norm": "layernorm_embedding",
-        }[rest[0]]
-        return f"{stack}.{first}.{rest[1]}"
-    _, layer, _, sublayer, module, *last = rest
-    attention = {"0": "self_attn", "1": "encoder_attn"}
-    is_feed_forward = sublayer == ("2" if stack == "decoder" else "1")
-    if module == "layer_norm":
-        owner = "final" if is_feed_forward else attention[sublayer]
-        inner = f"{owner}_layer_norm"
-    elif module == "DenseReluDense":
-        inner = {"wi": "fc1", "wo": "fc2"}[last.pop(0)]
-    elif last[0] == "relative_attention_bias":
-        inner = "self_attn_rel_pos.rel_attn_bias"
-        last.pop(0)
-    else:
-        projection = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"}[last.pop(0)]
-        inner = f"{attention[sublayer]}.{projection}"
-    return ".".join([stack, "layers", layer, inner, *last])
-
-
-def checkpoint_of(model: MetroT0ForPreTraining) -> dict[str, Any]:
-    """What the official training would save of this model, its overwritten configuration included."""
-    config = model.config
-    tensors = {
-        official_name(name): tensor for name, tensor in model.state_dict().items() if name != "shared.weight"
-    }
-    for stack in ("encoder", "decoder", "generator.sentence_encoder"):
-        tensors[f"{stack}.version"] = torch.tensor([3.0])
-    tensors["generator.lm_head.weight"] = tensors["generator.sentence_encoder.embed_tokens.weight"]
-    settings = {
-        "_name": "t5_metro_base_rpe",
-        "encoder_layers": config.num_auxiliary_layers,
-        "decoder_layers": config.num_auxiliary_layers + 7,
-        "encoder_attention_heads": config.num_heads,
-        "encoder_rp_bins": config.relative_attention_num_buckets,
-        "encoder_rp_max_dist": config.relative_attention_max_distance,
-        "share_generator_discriminator_embed": "true",
-        "rtd_head": "true",
-        "dropout": 0.25,
-    }
-    task = {"_name": "t5_metro", "tokens_per_sample": SENTINELS}
-    return {"cfg": {"model": settings, "task": task}, "model": tensors, "extra_state": {"epoch": 3}}
 
 
 @pytest.fixture
@@ -143,6 +85,54 @@ def test_a_loaded_model_saves_and_loads_as_ours(
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
+def as_omegaconf(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """With all settings in omegaconf, one a reference to another."""
+    cfg = checkpoint["cfg"]
+    heads = {**cfg["model"], "encoder_attention_heads": "${task.heads}"}
+    task = {**cfg["task"], "heads": cfg["model"]["encoder_attention_heads"]}
+    return {**checkpoint, "args": None, "cfg": OmegaConf.create({"model": heads, "task": task})}
+
+
+def as_namespaces(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """With the model's settings in a namespace inside omegaconf, as of models without a dataclass."""
+    cfg = OmegaConf.create({"task": checkpoint["cfg"]["task"]}, flags={"allow_objects": True})
+    cfg.model = argparse.Namespace(**checkpoint["cfg"]["model"])
+    return {**checkpoint, "cfg": cfg}
+
+
+def as_one_namespace(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """As before fairseq had sections."""
+    cfg = checkpoint["cfg"]
+    flat = argparse.Namespace(**{**cfg["model"], **cfg["task"]})
+    return {**checkpoint, "cfg": None, "args": flat}
+
+
+@pytest.mark.parametrize("kind", [as_omegaconf, as_namespaces, as_one_namespace])
+@pytest.mark.parametrize("sharing", ["none", "token", "token_pos_norm"])
+def test_settings_of_every_age(
+    kind: Callable[[dict[str, Any]], dict[str, Any]], sharing: str, saved: Callable[[dict[str, Any]], Path]
+) -> None:
+    model = randomize(MetroT0ForPreTraining(tiny_config(auxiliary_sharing=sharing))).eval()
+    plain_one = checkpoint_of(model)
+    expected = load_pretraining(saved(plain_one))
+    loaded = load_pretraining(saved(kind(plain_one)))
+    assert loaded.config.to_dict() == expected.config.to_dict()
+    assert loaded.config.auxiliary_sharing == sharing
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_half_precision_becomes_float32(
+    checkpoint: dict[str, Any], saved: Callable[[dict[str, Any]], Path]
+) -> None:
+    halves = {name: tensor.half() for name, tensor in checkpoint["model"].items()}
+    loaded = load_pretraining(saved({**checkpoint, "model": halves}))
+    assert loaded.dtype == torch.float32
+    assert loaded.config.auxiliary_sharing == "token_pos_norm"
+    original = checkpoint["model"]["decoder.layers.0.fc1.weight"].half().float()
+    assert torch.equal(loaded.state_dict()["decoder.block.0.layer.2.DenseReluDense.wi.weight"], original)
+
+
 class TestMistakes:
     def test_no_file(self, tmp_path: Path) -> None:
         for path in (tmp_path / "nothing.pt", tmp_path):
@@ -171,9 +161,9 @@ class TestMistakes:
     def test_a_file_that_could_run_code(
         self, checkpoint: dict[str, Any], saved: Callable[[dict[str, Any]], Path]
     ) -> None:
-        path = saved({**checkpoint, "args": argparse.Namespace(arch="t5")})
-        with pytest.raises(ValueError, match=r"holds a Python object \(argparse\.Namespace\)"):
-            load_pretraining(path)
+        path = saved({**checkpoint, "args": eval})
+        with pytest.raises(ValueError, match=r"it asks for eval, which .* could run code$"):
+            MetroT0ForPreTraining.from_fairseq(path)
 
     @pytest.mark.parametrize(
         "content", [[1, 2], {"model": {}}, {"cfg": None, "model": {}}, {"cfg": {}, "model": 1}]
@@ -241,4 +231,21 @@ class TestMistakes:
             load_pretraining(saved(checkpoint))
         del checkpoint["cfg"][section]
         with pytest.raises(ValueError, match=f"it has no '{section}'"):
+            load_pretraining(saved(checkpoint))
+
+    @pytest.mark.parametrize("heads", [0, -3, 5, "many", None, [3], float("inf")])
+    def test_heads_that_cannot_be(
+        self, checkpoint: dict[str, Any], saved: Callable[[dict[str, Any]], Path], heads: Any
+    ) -> None:
+        checkpoint["cfg"]["model"]["encoder_attention_heads"] = heads
+        with pytest.raises(
+            ValueError, match=r"checkpoint_last\.pt does not (fit together|hold a METRO model)"
+        ):
+            load_pretraining(saved(checkpoint))
+
+    def test_what_is_no_tensor(
+        self, checkpoint: dict[str, Any], saved: Callable[[dict[str, Any]], Path]
+    ) -> None:
+        checkpoint["model"]["encoder.layers.0.fc1.bias"] = [0.0]
+        with pytest.raises(ValueError, match=r"its encoder\.layers\.0\.fc1\.bias is no tensor"):
             load_pretraining(saved(checkpoint))

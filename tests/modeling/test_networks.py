@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,27 @@ def test_dropout_works_in_training_alone(rate: float) -> None:
         first = model(input_ids=ids, decoder_input_ids=ids, use_cache=False).logits
         second = model(input_ids=ids, decoder_input_ids=ids, use_cache=False).logits
         assert torch.equal(first, second) == (rate == 0.0 or not training)
+
+
+@pytest.mark.parametrize("pad_left", [False, True], ids=["right", "left"])
+def test_both_attention_implementations_agree(tmp_path: Path, pad_left: bool) -> None:
+    """Logits, loss, every gradient, and what is shown of the attention, with the implementation named on loading."""
+    randomize(MetroT0ForConditionalGeneration(tiny_config())).save_pretrained(tmp_path)
+    ids = random_ids(LENGTHS, pad_left=pad_left)
+    outputs, gradients = [], []
+    for attention in ("eager", "sdpa"):
+        model = MetroT0ForConditionalGeneration.from_pretrained(tmp_path, attn_implementation=attention)
+        assert model.config._attn_implementation == attention
+        output = model(input_ids=ids, labels=ids.masked_fill(ids == PAD, -100))
+        output.loss.backward()
+        shown = model(input_ids=ids, decoder_input_ids=ids, output_attentions=True, use_cache=False)
+        weights = (*shown.encoder_attentions, *shown.decoder_attentions, *shown.cross_attentions)
+        outputs.append((output.logits, output.loss, *weights))
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for eager, sdpa in zip(*outputs, strict=True):
+        torch.testing.assert_close(sdpa, eager, rtol=1e-4, atol=1e-5)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # the name has a successor in the newest transformers

@@ -10,17 +10,20 @@ from itertools import pairwise
 
 import typer
 
+from metro_t0.cli.convert import convert
 from metro_t0.cli.demo import demo
 from metro_t0.cli.evaluate import evaluate
 from metro_t0.cli.finetune import finetune
 from metro_t0.cli.generate import generate
 from metro_t0.cli.mixture import app as mixture_app
+from metro_t0.cli.models import models
 from metro_t0.cli.plan import plan
 from metro_t0.cli.prepare import prepare
 from metro_t0.cli.pretrain import pretrain
 from metro_t0.cli.processes import is_main_process
 from metro_t0.cli.rank import rank
 from metro_t0.cli.report import report
+from metro_t0.cli.serve import serve
 from metro_t0.cli.tokenizer import app as tokenizer
 
 app = typer.Typer(
@@ -30,7 +33,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, prepare, pretrain, finetune, evaluate, rank, generate, report, plan):
+for verb in (
+    demo,
+    prepare,
+    pretrain,
+    finetune,
+    evaluate,
+    rank,
+    generate,
+    serve,
+    report,
+    plan,
+    convert,
+    models,
+):
     app.command()(verb)
 app.add_typer(tokenizer, name="tokenizer")
 app.add_typer(mixture_app, name="mixture")

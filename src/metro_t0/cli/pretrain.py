@@ -48,7 +48,12 @@ def pretrain(
         ),
     ] = False,
     init_from: Annotated[
-        Path | None, typer.Option(metavar="RUN|MODEL", help="Start from these weights (same vocabulary).")
+        Path | None,
+        typer.Option(
+            metavar="RUN|MODEL|PT",
+            help="Start from these weights (same vocabulary): a run, a model folder, or a fairseq pretraining "
+            "checkpoint (.pt).",
+        ),
     ] = None,
 ) -> None:
     """Pretrain a model against an auxiliary model (METRO), or by span corruption (the -t5 presets).

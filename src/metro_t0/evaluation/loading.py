@@ -45,7 +45,8 @@ def load_model(
     """The model without dropout, on the GPU if there is one, and its tokenizer.
 
     A folder of the published format or ours becomes a ``MetroT0ForConditionalGeneration``; any other is read by
-    transformers' Auto classes and must be an encoder-decoder.
+    transformers' Auto classes and must be an encoder-decoder. Every weight comes from the folder: a model that
+    transformers would complete with random ones is refused.
 
     Args:
         path: a model folder, a run directory, or a Hub name.
@@ -59,8 +60,6 @@ def load_model(
             int8 was asked for where it cannot be.
     """
     import torch
-    from safetensors import SafetensorError
-    from transformers.utils import logging as transformers_logging
 
     from metro_t0.evaluation.quantization import quantize
 
@@ -68,15 +67,10 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() and precision != "int8" else "cpu")
     precision = resolved_precision(precision, device)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    shows_progress = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
         model, tokenizer = _read(folder, dtype)
-    except (OSError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ImportError, KeyError, RuntimeError) as error:
         raise ValueError(f"cannot read the model at {path}: {error}") from error
-    finally:
-        if shows_progress:
-            transformers_logging.enable_progress_bar()
     model = model.eval().to(device)
     return (quantize(model) if precision == "int8" else model), tokenizer
 
@@ -98,14 +92,17 @@ def _read(folder: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedConfig
 
     from metro_t0.evaluation.ranking.plain import start_token, vocabulary_rows
+    from metro_t0.interop.folders import check_files, read_network
     from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
     from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
     described, _ = PreTrainedConfig.get_config_dict(folder)
     if described.get("model_type") == MetroT0ForConditionalGeneration.config_class.model_type:
-        model: Any = MetroT0ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        check_files(folder)
+        model = read_network(MetroT0ForConditionalGeneration, folder, dtype)
         tokenizer: Any = MetroT0Tokenizer.from_pretrained(folder)
-        if len(tokenizer) != model.config.vocab_size:
+        # Up to a multiple of 128, rows may be padding.
+        if not 0 <= model.config.vocab_size - len(tokenizer) < 128:
             raise ValueError(_strangers(folder, len(tokenizer), model.config.vocab_size))
     else:
         config = AutoConfig.from_pretrained(folder)
@@ -118,7 +115,7 @@ def _read(folder: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
         # Where a folder holds no tokenizer, transformers makes an empty one: special tokens and at most a space.
         if len(tokenizer) <= len(tokenizer.all_special_ids) + 1:
             raise ValueError(f"there is no tokenizer in {folder}: save the model's own there")
-        model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype)
+        model = read_network(AutoModelForSeq2SeqLM, folder, dtype)
         rows = vocabulary_rows(model)
         if len(tokenizer) > rows:
             raise ValueError(_strangers(folder, len(tokenizer), rows))

@@ -22,7 +22,7 @@ import hashlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -54,6 +54,7 @@ from metro_t0.evaluation.supervision import trained_on
 from metro_t0.evaluation.written import answer_task, read_answers_of, write_answers
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -346,11 +347,16 @@ def _results(
 
 
 def weights_checksum(model: PreTrainedModel) -> str:
-    """SHA-256 of a model's tensors, in the order of their names, in the precision that they are held in."""
+    """The checksum of a model's tensors, in the precision that they are held in."""
+    return tensors_checksum(model.state_dict())
+
+
+def tensors_checksum(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of tensors and their names, in the order of the names."""
     import torch
 
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         flat = tensor.detach().cpu().contiguous().view(-1)
         digest.update(flat.view(torch.uint8).numpy().data)

@@ -4,6 +4,10 @@
 
 Depths and widths come from the tensors, since the official training stores a configuration that building the
 auxiliary model has already overwritten (depth and dropout of the auxiliary model in place of the main model's).
+So does what is shared: the stored options are at times of an older kind. Half-precision tensors become float32.
+
+The settings may be plain dictionaries, omegaconf's containers or one argparse namespace, as fairseq's versions wrote
+them; ``unpickling`` reads all three without omegaconf, and lets nothing in the file run.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import Any
 
 import torch
 
+from metro_t0.interop.unpickling import plain, read_checkpoint
 from metro_t0.modeling.configuration import AUXILIARY_SHARINGS, MetroT0Config
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 
@@ -53,17 +58,19 @@ def load_pretraining(path: str | PathLike[str], dropout_rate: float | None = Non
         ValueError: not such a checkpoint, or one whose tensors do not make a whole model.
     """
     path = Path(path)
-    checkpoint = _read(path)
-    tensors = {
-        rename(name): tensor for name, tensor in checkpoint["model"].items() if not _DROPPED.search(name)
-    }
+    stored, official = _read(path)
+    tensors = {rename(name): tensor for name, tensor in official.items() if not _DROPPED.search(name)}
     tensors["shared.weight"] = tensors["encoder.embed_tokens.weight"]
     try:
-        config = _configuration(checkpoint["cfg"], tensors, dropout_rate)
+        config = _configuration(stored, tensors, dropout_rate)
     except KeyError as error:
         raise ValueError(
             f"{path} does not hold a whole METRO pretraining model: it has no {error}"
         ) from error
+    except (TypeError, IndexError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{path} does not hold a METRO model's settings: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit together: {error}") from error
     model = MetroT0ForPreTraining(config)
     _check_tensors(path, tensors, model.state_dict())
     model.load_state_dict(tensors)
@@ -77,24 +84,24 @@ def rename(name: str) -> str:
     return name
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file makes the unpickler stumble in any way
-        foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        reason = "it is damaged or of another kind"
-        if foreign:
-            reason = f"it holds a Python object ({foreign[1]}) beside tensors and plain settings, which could run code"
-        raise ValueError(f"{path} cannot be read as a fairseq checkpoint: {reason}") from error
-    if not isinstance(checkpoint, Mapping) or not all(
-        isinstance(checkpoint.get(part), Mapping) for part in ("cfg", "model")
-    ):
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Settings (``model`` and ``task``) and tensors of a checkpoint, under their official names."""
+    checkpoint = read_checkpoint(path)
+    if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("model"), Mapping):
         raise ValueError(f"{path} is not a fairseq checkpoint: it has no 'cfg' and 'model'")
-    if "encoder.embed_tokens.weight" not in checkpoint["model"]:
+    settings = plain(checkpoint.get("cfg"))
+    if not settings and isinstance(flat := plain(checkpoint.get("args")), dict):
+        # Before its sections, fairseq kept all settings in one namespace.
+        settings = {"model": flat, "task": flat}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is not a fairseq checkpoint: it has no 'cfg' and 'model'")
+    tensors = dict(checkpoint["model"])
+    if "encoder.embed_tokens.weight" not in tensors:
         raise ValueError(f"{path} is not a METRO checkpoint: it has no encoder embedding")
-    return checkpoint
+    for name, tensor in tensors.items():
+        if not (isinstance(name, str) and isinstance(tensor, torch.Tensor)):
+            raise ValueError(f"{path} is not a METRO checkpoint: its {name} is no tensor")
+    return settings, tensors
 
 
 def _check_tensors(
@@ -121,6 +128,8 @@ def _configuration(
     vocab_size, width = tensors["shared.weight"].shape
     positions = tensors["encoder.pos_embed.weight"].shape[0] - 2
     heads = int(model["encoder_attention_heads"])
+    if heads < 1:
+        raise ValueError(f"it has {heads} attention heads")
     bias = tensors["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
     return MetroT0Config(
         vocab_size=vocab_size,

@@ -15,6 +15,7 @@ from torch import nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from .configuration import MetroT0Config
+from .initialization import mark
 from .row_attention import row_attention
 
 # Below any score of a key in sight, by so much that the softmax gives exactly 0 (float16 holds it too).
@@ -191,6 +192,7 @@ class Attention(nn.Module):
             self.relative_attention_bias = nn.Embedding(
                 config.relative_attention_num_buckets, config.num_heads
             )
+            mark(self.relative_attention_bias, "zero")
 
     def forward(
         self,

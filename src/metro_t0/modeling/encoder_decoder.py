@@ -30,6 +30,7 @@ class MetroT0PreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _can_compile_fullgraph = True
     _no_split_modules = [EncoderBlock.__name__, DecoderBlock.__name__]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
@@ -85,6 +86,21 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         """Replace the output projection."""
         self.lm_head = value
 
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> nn.Embedding:
+        """Grow or cut the one embedding at its end, wherever it is used; arguments and result as in transformers.
+
+        The mask token keeps its id for as long as there is a row of that number.
+        """
+        mask_token_id = self.config.mask_token_id
+        embedding = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        self.config.num_sentinel_tokens = max(1, self.config.vocab_size - mask_token_id)
+        return embedding
+
     def get_encoder(self, modality: str | None = None) -> Encoder:
         """The encoder stack."""
         return self.encoder
@@ -110,13 +126,22 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
 
         A padding token that was generated as any other takes no position and is not looked at, as when all is decoded
         anew; the keys and values in a cache no longer tell where there was one, so that the mask has to.
+
+        Raises:
+            ValueError: the answer is longer than the position table.
         """
+        self.decoder.check_length(input_ids.shape[1])
+        mask = kwargs.get("decoder_attention_mask")
+        if mask is None:
+            real = input_ids.ne(self.config.pad_token_id)
+            mask = None if bool(real.all()) else real
+        if mask is not None and mask.dim() == 2:
+            # A static cache makes one mask of this and the causal rule, and positions cannot be read off that.
+            real = mask.long()
+            kwargs["decoder_attention_mask"] = mask
+            kwargs.setdefault("decoder_position_ids", real.cumsum(dim=1) * real - 1)
         parent: Any = super()
-        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
-        real = input_ids.ne(self.config.pad_token_id)
-        if inputs.get("decoder_attention_mask") is None and not bool(real.all()):
-            inputs["decoder_attention_mask"] = real
-        return inputs
+        return parent.prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
 
     def forward(
         self,
@@ -133,6 +158,8 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        decoder_position_ids: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput | tuple[torch.Tensor, ...]:
         """Logits of every decoder position, and the mean cross-entropy where labels are given.
@@ -146,6 +173,9 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             encoder_outputs: what the encoder gave before, in place of ``input_ids``.
             past_key_values: the cache of earlier steps.
             labels: ``[B, T]``, -100 where there is no loss.
+            decoder_position_ids: ``[B or 1, T]``, counted from 0, -1 on padding; by default in order, padding left out.
+            num_items_in_batch: what the sum of the losses is divided by in place of this call's number of labels: the
+                trainer of transformers gives the labels of all calls between two updates.
         """
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
@@ -171,6 +201,7 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=attention_mask,
+            position_ids=decoder_position_ids,
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
             use_cache=config.use_cache and not self.training if use_cache is None else use_cache,
@@ -180,7 +211,7 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         logits = self.project(decoded.last_hidden_state)
         loss = None
         if labels is not None:
-            loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+            loss = _cross_entropy(logits, labels, num_items_in_batch)
         output = Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -193,6 +224,17 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
             encoder_attentions=encoded.attentions,
         )
         return output.to_tuple() if return_dict is False else output
+
+
+def _cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, number: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Sum over the labels ``[B, T]`` that are not -100, divided by their number or by ``number``."""
+    logits, labels = logits.float().flatten(0, 1), labels.flatten()
+    if number is None:
+        return F.cross_entropy(logits, labels, ignore_index=-100)
+    total = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+    return total / (number.to(total.device) if isinstance(number, torch.Tensor) else number)
 
 
 AutoConfig.register(MetroT0Config.model_type, MetroT0Config, exist_ok=True)

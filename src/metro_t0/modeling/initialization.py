@@ -62,9 +62,10 @@ def _initialize_embedding(module: nn.Embedding, scheme: str, config: MetroT0Conf
     if scheme == "bert":
         init.normal_(module.weight, std=BERT_STANDARD_DEVIATION)
         _zero_padding_row(module)
-    elif module.padding_idx is None:
+    elif scheme == "zero":
         init.zeros_(module.weight)
-    elif scheme == "vocabulary":
+    # transformers initialises the rows that a vocabulary gains in a table without mark and padding.
+    elif scheme == "vocabulary" or module.padding_idx is None:
         _initialize_vocabulary(module.weight, config)
         if config.initialization == "clean":
             _zero_padding_row(module)

@@ -14,6 +14,7 @@ from os import PathLike
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 
 from .auxiliary import AuxiliaryModel
 from .configuration import MetroT0Config
@@ -49,6 +50,21 @@ class MetroT0ForPreTraining(MetroT0ForConditionalGeneration):
         super().set_input_embeddings(value)
         if self.config.auxiliary_sharing != "none":
             self.auxiliary.encoder.embed_tokens = self.shared
+
+    def _resize_token_embeddings(
+        self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> torch.nn.Embedding:
+        """The auxiliary model's vocabulary follows: its own embedding where it has one, and its output bias."""
+        embedding = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        size = embedding.num_embeddings
+        if self.config.auxiliary_sharing == "none":
+            own = self.auxiliary.encoder.embed_tokens
+            self.auxiliary.encoder.embed_tokens = self._get_resized_embeddings(
+                own, size, mean_resizing=mean_resizing
+            )
+        bias = self.auxiliary.head.bias
+        bias.data = F.pad(bias.data, (0, size - len(bias)))
+        return embedding
 
     def forward(  # type: ignore[override]
         self,

@@ -50,7 +50,8 @@ class _Stack(nn.Module):
         hidden_states = self.first_layer_norm(token_embeddings + self.pos_embed(position_rows))
         return dropout(hidden_states.to(computed_in(hidden_states)), self.dropout_rate, self.training)
 
-    def _check_length(self, length: int) -> None:
+    def check_length(self, length: int) -> None:
+        """Raise a ``ValueError`` where so many tokens find no position."""
         if length > self.config.num_positions:
             raise ValueError(
                 f"a sequence of {length} tokens is longer than the {self.config.num_positions} positions of this "
@@ -97,7 +98,7 @@ class Encoder(_Stack):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         length = inputs_embeds.shape[1]
-        self._check_length(length)
+        self.check_length(length)
         mask, rows = self._mask_and_rows(attention_mask, length, inputs_embeds.device)
         hidden_states = self.embed(inputs_embeds, rows)
         if attention_mask is not None:
@@ -160,7 +161,7 @@ class Decoder(_Stack):
                 True where a query may attend, in place of the causal rule; or None for the causal rule alone.
             encoder_hidden_states: ``[B, S, D]``.
             encoder_attention_mask: ``[B, S]``, 0 on padding, or None.
-            position_ids: ``[B or 1, T]``, counted from 0; by default tokens are counted in order, padding left out.
+            position_ids: ``[B or 1, T]``, counted from 0, -1 on padding; by default in order, padding left out.
             past_key_values: keys and values of earlier positions; filled further by this call.
             use_cache: start a cache where none is given.
             output_attentions: return each layer's self- and cross-attention probabilities.
@@ -226,7 +227,7 @@ class Decoder(_Stack):
         if position_ids is not None:
             return position_ids + first
         if isinstance(past_length, int):
-            self._check_length(past_length + length)
+            self.check_length(past_length + length)
         if attention_mask is not None and attention_mask.dim() == 2:
             return self._rows_of_real_tokens(attention_mask.bool().long())[:, -length:]
         if input_ids is not None and isinstance(past_length, int) and past_length == 0:

@@ -8,17 +8,17 @@ model, tokenizer = pretrained_model(Path("runs/pretrain"), dropout_rate=0.1)
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from metro_t0.config import MetroSettings, PretrainConfig
+from metro_t0.interop.fairseq import load_pretraining
+from metro_t0.interop.folders import read_network, read_parts
 from metro_t0.modeling.configuration import MetroT0Config
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.tokenization.inspection import open_tokenizer
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
-from metro_t0.training.checkpoint import without_transformers_bars
 
 # What shapes the tensors that two models must share for one to take the other's weights.
 _MAIN_SHAPE = (
@@ -63,6 +63,11 @@ def model_folder(path: Path) -> Path:
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file():
             return folder
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file: a model is a folder, and a pretraining checkpoint of fairseq becomes one by "
+            "metro-t0 pretrain --init-from"
+        )
     if (path / "config.yaml").is_file():
         raise ValueError(f"{path} is a run that has no final model yet: finish it with --resume")
     raise ValueError(
@@ -71,16 +76,34 @@ def model_folder(path: Path) -> Path:
 
 
 def take_weights(model: MetroT0ForConditionalGeneration, source: Path, tokenizer: MetroT0Tokenizer) -> None:
-    """Replace a fresh model's weights by those of another run or model folder.
+    """Replace a fresh model's weights by those of another run, model folder or fairseq pretraining checkpoint.
 
-    Parts that only the source has (an auxiliary model that the new objective does not use) are left behind.
+    Parts that only the source has (an auxiliary model that the new objective does not use) are left behind. A fairseq
+    checkpoint (``.pt``) holds no vocabulary, so that only its size can be compared.
 
     Raises:
         ValueError: the source's vocabulary is another, it has another shape, or it lacks a part of the model.
     """
+    if source.is_file():
+        official = load_pretraining(source)
+        _check_vocabulary_size(official.config, tokenizer, source)
+        _check_shape(official.config, model, source)
+        weights = official.state_dict()
+        model.load_state_dict({name: weights[name] for name in model.state_dict()})
+        return
     folder = model_folder(source)
     check_same_vocabulary(open_tokenizer(folder), tokenizer, source)
-    stored = MetroT0Config.from_pretrained(str(folder))
+    _check_shape(MetroT0Config.from_pretrained(str(folder)), model, source)
+    loaded, missing = read_parts(type(model), folder, torch.float32, config=model.config)
+    if missing:
+        raise ValueError(
+            f"{source} cannot be taken: it has no {missing[0].split('.')[0]} part, which this objective trains "
+            f"(a finetuned model has left it behind)"
+        )
+    model.load_state_dict(loaded.state_dict())
+
+
+def _check_shape(stored: MetroT0Config, model: MetroT0ForConditionalGeneration, source: Path) -> None:
     pretraining = isinstance(model, MetroT0ForPreTraining)
     for field in (*_MAIN_SHAPE, *(_PRETRAINING_SHAPE if pretraining else ())):
         there, here = getattr(stored, field), getattr(model.config, field)
@@ -88,13 +111,27 @@ def take_weights(model: MetroT0ForConditionalGeneration, source: Path, tokenizer
             raise ValueError(
                 f"{source} cannot be taken: its {field} is {there}, this configuration's is {here}"
             )
-    loaded, missing = _from_pretrained(type(model), folder, model.config)
-    if missing:
+    # Not a shape, but what the rows of the relative bias tables mean.
+    if _reach(stored) != _reach(model.config):
         raise ValueError(
-            f"{source} cannot be taken: it has no {missing[0].split('.')[0]} part, which this objective trains "
-            f"(a finetuned model has left it behind)"
+            f"{source} cannot be taken: its relative bias reaches {_reach(stored)} tokens far, this configuration's "
+            f"{_reach(model.config)}: set model.relative_attention_max_distance="
+            f"{stored.relative_attention_max_distance} and model.max_positions={stored.max_positions}"
         )
-    model.load_state_dict(loaded.state_dict())
+
+
+def _reach(config: MetroT0Config) -> int:
+    return min(config.relative_attention_max_distance, config.max_positions - 1)
+
+
+def _check_vocabulary_size(stored: MetroT0Config, tokenizer: MetroT0Tokenizer, source: Path) -> None:
+    there = (stored.vocab_size, stored.num_sentinel_tokens)
+    here = (len(tokenizer), tokenizer.num_sentinel_tokens)
+    if there != here:
+        raise ValueError(
+            f"{source} has another vocabulary than the corpus: {there[0]} ids, {there[1]} of them sentinels, not "
+            f"{here[0]} and {here[1]}; prepare the corpus with its tokenizer (metro-t0 prepare --tokenizer)"
+        )
 
 
 def check_same_vocabulary(there: MetroT0Tokenizer, here: MetroT0Tokenizer, source: Path) -> None:
@@ -133,24 +170,6 @@ def pretrained_model(
             f"{source}: the tokenizer has {len(tokenizer)} ids, the model {config.vocab_size}: they do not belong "
             "together"
         )
-    model, missing = _from_pretrained(MetroT0ForConditionalGeneration, folder, config)
-    if missing:
-        raise ValueError(f"{source} lacks weights of the model, such as {missing[0]}")
+    model = read_network(MetroT0ForConditionalGeneration, folder, torch.float32, config=config)
+    assert isinstance(model, MetroT0ForConditionalGeneration)
     return model, tokenizer
-
-
-def _from_pretrained(
-    kind: type[MetroT0ForConditionalGeneration], folder: Path, config: MetroT0Config
-) -> tuple[MetroT0ForConditionalGeneration, list[str]]:
-    """A model in float32 and the names that its folder does not hold."""
-    try:
-        with without_transformers_bars():
-            found: Any = kind.from_pretrained(
-                str(folder), config=config, dtype=torch.float32, output_loading_info=True
-            )
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"the model in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
-        ) from error
-    model, info = found
-    return model, sorted(info["missing_keys"])

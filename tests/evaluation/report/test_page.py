@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from evaluation_folders import HOSTILE, write_lines
-from headless_chromium import CHROMIUM, Browser
 
+from headless_chromium import CHROMIUM, Browser
 from metro_t0.evaluation.report.page import write_report
 
 

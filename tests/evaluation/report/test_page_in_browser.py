@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from evaluation_folders import HOSTILE, T0_TASKS, PlannedTask, write_evaluation
-from headless_chromium import CHROMIUM, Browser
 
+from headless_chromium import CHROMIUM, Browser
 from metro_t0.evaluation.report.page import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

@@ -7,6 +7,7 @@ with Browser() as browser:
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -78,8 +79,8 @@ class Browser:
         os.close(self._write)
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    def open(self, path: Path, *, width: int, height: int = 900) -> None:
-        """Load a file in a window of this size (CSS pixels) and wait until it is there."""
+    def open(self, page: Path | str, *, width: int, height: int = 900) -> None:
+        """Load a file or an address in a window of this size (CSS pixels) and wait until it is there."""
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -88,7 +89,7 @@ class Browser:
             mobile=width < 600,
         )
         self._loaded = False
-        self._call("Page.navigate", url=path.resolve().as_uri())
+        self._call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self._loaded:
             self._handle(self._message())
 
@@ -98,13 +99,28 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def press(self, key: str, code: int) -> None:
+    def press(self, key: str, code: int, *, control: bool = False) -> None:
         """Press a key in the element that has the focus; ``code`` is the key's Windows virtual key code."""
-        text = {"text": "\r"} if key == "Enter" else {}
+        text: dict[str, Any] = {"text": "\r"} if key == "Enter" else {}
+        text |= {"modifiers": 2} if control else {}
         for kind in ("keyDown", "keyUp"):
             self._call(
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text
             )
+
+    def type(self, text: str) -> None:
+        """Write into the element that has the focus."""
+        self._call("Input.insertText", text=text)
+
+    def prefer_dark(self, dark: bool) -> None:
+        """Show pages as on a system that is set to dark, or to light."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page as a PNG."""
+        shot = self._call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._count += 1

@@ -1,0 +1,1 @@
+"""A model behind an HTTP API, with a page to try it."""
