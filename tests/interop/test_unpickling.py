@@ -25,9 +25,9 @@ from metro_t0.interop.unpickling import plain, read_checkpoint
 
 
 class Backend(enum.StrEnum):
-    """As fairseq's: a choice among strings."""
+    """As fairseq's: a choice among strings, each under its own name."""
 
-    SLOW = "slow"
+    slow = "slow"
 
 
 # A checkpoint names its classes; these are to be fairseq's.
@@ -38,7 +38,7 @@ Backend.__module__ = "fairseq.dataclass.constants"
 class Model:
     dropout: float = 0.1
     layers: list[int] = field(default_factory=lambda: [1, 2])
-    backend: Backend = Backend.SLOW
+    backend: Backend = Backend.slow
     tokens: Any = "${task.tokens_per_sample}"
     name: str | None = None
 
@@ -187,7 +187,7 @@ def test_nothing_runs(name: str, zipped: bool, save: Callable[..., Path], tmp_pa
 
 @pytest.mark.parametrize(
     ("kind", "wanted"),
-    [(getattr, "getattr"), (builtins.__import__, "__import__"), (torch.load, "torch.serialization.load")],
+    [(setattr, "setattr"), (builtins.__import__, "__import__"), (torch.load, "torch.serialization.load")],
 )
 def test_what_leads_to_code_is_refused_by_name(kind: Any, wanted: str, save: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=f"it asks for {wanted}, which"):
@@ -197,8 +197,10 @@ def test_what_leads_to_code_is_refused_by_name(kind: Any, wanted: str, save: Cal
 def test_names_that_are_admitted_run_nothing_either(tmp_path: Path, save: Callable[..., Path]) -> None:
     """omegaconf and fairseq have functions too; whatever is asked of them, a record is made."""
     resolver = Call(omegaconf.OmegaConf.load, str(tmp_path))
-    with pytest.raises(ValueError, match="it asks for getattr"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt cannot be read as a fairseq checkpoint"):
         read_checkpoint(save(resolver))
+    member = read_checkpoint(save({"a": Call(getattr, Backend, "slow")}))
+    assert plain(member) == {"a": "slow"}, "nothing was looked up"
     found = read_checkpoint(save({"a": Call(omegaconf.omegaconf.open_dict, 1)}))
     assert plain(found) == {"a": 1}
 

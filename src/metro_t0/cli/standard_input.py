@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _READ_BYTES = 1 << 16
+_LOOKS_UP_SECONDS = 0.2
 
 
 def windows(stream: BinaryIO, size: int) -> Iterator[list[str]]:
@@ -35,6 +36,9 @@ def windows(stream: BinaryIO, size: int) -> Iterator[list[str]]:
         while len(waiting) >= size or (waiting and not _has_more(stream)):
             yield waiting[:size]
             del waiting[:size]
+        # A Ctrl-C that comes just before a read begins would be heard when it ends, which may be never.
+        while not _has_more(stream, seconds=_LOOKS_UP_SECONDS):
+            pass
         # At most one read of the system: a pipe gives what it holds.
         piece = stream.read1(_READ_BYTES)  # type: ignore[attr-defined]
         *whole, rest = (rest + piece).split(b"\n")
@@ -56,9 +60,9 @@ def windows(stream: BinaryIO, size: int) -> Iterator[list[str]]:
         raise wrong
 
 
-def _has_more(stream: BinaryIO) -> bool:
-    """Whether a read would return at once."""
+def _has_more(stream: BinaryIO, seconds: float = 0) -> bool:
+    """Whether a read would return at once, or will within some seconds."""
     try:
-        return bool(select.select([stream], [], [], 0)[0])
+        return bool(select.select([stream], [], [], seconds)[0])
     except (io.UnsupportedOperation, OSError, ValueError):
         return True  # nothing to wait for: it is not the system's

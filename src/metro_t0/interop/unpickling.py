@@ -24,7 +24,7 @@ import torch
 
 _ADMITTED = re.compile(
     r"(omegaconf|fairseq)\.[\w.]+|argparse\.Namespace|collections\.defaultdict|_?operator\.getitem|typing\.\w+"
-    r"|builtins\.(bool|bytes|dict|float|frozenset|int|list|object|set|str|tuple|type)"
+    r"|builtins\.(bool|bytes|dict|float|frozenset|getattr|int|list|object|set|str|tuple|type)"
     r"|pathlib\.(Pure)?(Posix|Windows)?Path|types\.(NoneType|UnionType|GenericAlias)"
     r"|numpy\.(dtype|ndarray|_?core\.multiarray\.(scalar|_reconstruct)|dtypes\.\w+DType)"
 )
@@ -128,7 +128,14 @@ def _names_in_pickle(stream: Any) -> Iterator[str]:
 def _stand_in(name: str) -> Any:
     if name == "collections.defaultdict":
         return _empty_dictionary
+    if name == "builtins.getattr":
+        return _member
     return type(name.rpartition(".")[2], (Record,), {})
+
+
+def _member(owner: Any, name: Any) -> Record:
+    """In place of ``getattr``, by which early Pythons 3.11 write a member of an enumeration; looks nothing up."""
+    return Record(name)
 
 
 def _empty_dictionary(*factory: Any) -> dict[Any, Any]:
