@@ -36,7 +36,7 @@ from metro_t0.evaluation.questions import OPEN_ENDED, TaskQuestions
 from metro_t0.evaluation.ranking.budget import TokenBudget
 from metro_t0.evaluation.ranking.precision import changed_predictions
 from metro_t0.evaluation.ranking.processes import Processes, rank_together
-from metro_t0.evaluation.ranking.rank import RankResult
+from metro_t0.evaluation.ranking.rank import RankResult, unheard
 from metro_t0.evaluation.records import write_text
 from metro_t0.evaluation.report.markdown import results_markdown
 from metro_t0.evaluation.report.page import write_report
@@ -133,7 +133,7 @@ def evaluate(
     start = time.perf_counter()
     with Processes.from_environment() as processes, ExitStack() as held:
         console = console if processes.is_main else None
-        say = _unheard if console is None else functools.partial(console.print, markup=False)
+        say = unheard if console is None else functools.partial(console.print, markup=False)
         with processes.together():
             check_unfinished(out)
             the_suite = load_suite(
@@ -143,6 +143,8 @@ def evaluate(
             _check_answerable(course, the_suite, settings)
             device = "cpu" if settings.precision == "int8" else processes.device
             settings = replace(settings, precision=resolved_precision(settings.precision, device))
+            # A broken card is told before the work, not after it.
+            supervised = trained_on(model) or frozenset()
             network, tokenizer = load_model(model, device=device)
             answering = _Answering(
                 network,
@@ -175,7 +177,7 @@ def evaluate(
             console=console,
         )
         generated = answering.write(course, out / "generated") if settings.generate else []
-        results = _results(the_suite, course, predictions, settings, trained_on(model) or frozenset())
+        results = _results(the_suite, course, predictions, settings, supervised)
         results |= {
             "model": str(model),
             "precision": precision,
@@ -278,10 +280,6 @@ class _Answering:
                 write_answers(folder, answers)
             entries.append(answers.entry)
         return entries
-
-
-def _unheard(line: str) -> None:
-    """For who has no console."""
 
 
 def _check_answerable(course: Course, suite: Suite, settings: EvaluationSettings) -> None:

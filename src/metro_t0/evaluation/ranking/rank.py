@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from metro_t0.evaluation.predictions import predict
 from metro_t0.evaluation.ranking.budget import TokenBudget, worked
 from metro_t0.evaluation.ranking.folded import FoldedScorer
 from metro_t0.evaluation.ranking.linear import quick_linear
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def _unheard(line: str) -> None:
+def unheard(line: str) -> None:
     """For callers that do not listen."""
 
 
@@ -102,7 +103,7 @@ def rank(
             max_choice_length=max_choice_length,
             batch_tokens=batch_tokens,
             advance=advance,
-            say=_unheard if console is None else console.print,
+            say=unheard if console is None else console.print,
         )
 
 
@@ -116,7 +117,7 @@ def rank_rows(
     max_choice_length: int = 256,
     batch_tokens: int | TokenBudget | None = None,
     advance: Callable[[int], None] = lambda rows: None,
-    say: Callable[[str], None] = _unheard,
+    say: Callable[[str], None] = unheard,
 ) -> list[RankResult]:
     """:func:`rank` for a caller with its own progress bar.
 
@@ -149,7 +150,7 @@ def rank_rows(
         results.append(
             RankResult(
                 log_likelihoods=likelihoods,
-                prediction=likelihoods.index(max(likelihoods)),
+                prediction=predict(likelihoods),
                 lengths=[len(offered.tokens[choice]) for choice in row],
                 prompt_truncated=prompt in read.cut,
                 choices_truncated=sum(choice in offered.cut for choice in row),
