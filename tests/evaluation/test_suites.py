@@ -334,3 +334,10 @@ def test_how_often_the_shortest_answer_was_chosen() -> None:
         "even": pytest.approx((1 / 2 + 2 / 3 + 2 / 3) / 3),
     }
     assert shortest_entry([TemplatePredictions("t", "one", equal)]) is None
+
+
+def test_shots_fit_into_what_the_model_has_positions_for(model_folder: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite", shots="test.jsonl", use=["plain question"])
+    results = evaluate(model_folder, suite, tmp_path / "out", EvaluationSettings(shots=9, limit=6))
+    (template,) = results["tasks"][0]["templates"]
+    assert template["shots_left_out"] > 0 and results["truncated_prompts"] == 0

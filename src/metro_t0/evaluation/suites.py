@@ -34,6 +34,7 @@ from metro_t0.evaluation.evaluation_folder import EvaluationFolder, check_unfini
 from metro_t0.evaluation.loading import Precision, load_model, resolved_precision
 from metro_t0.evaluation.questions import OPEN_ENDED, TaskQuestions
 from metro_t0.evaluation.ranking.budget import TokenBudget
+from metro_t0.evaluation.ranking.plain import readable_tokens
 from metro_t0.evaluation.ranking.precision import changed_predictions
 from metro_t0.evaluation.ranking.processes import Processes, rank_together
 from metro_t0.evaluation.ranking.rank import RankResult, unheard
@@ -210,7 +211,8 @@ class _Answering:
 
     def fits(self, prompt: str) -> bool:
         """Whether the model reads all of a prompt."""
-        return len(self.tokenizer(prompt)["input_ids"]) <= self.settings.max_input_length
+        most = readable_tokens(self.network, self.settings.max_input_length)
+        return len(self.tokenizer(prompt)["input_ids"]) <= most
 
     def set_precision(self, course: Course) -> Entry:
         """Makes the model what the settings want; its entry says what that does to predictions."""

@@ -130,15 +130,17 @@ class TaskReader:
         """Sources of a suite's task, and why it has no rows to score (None when it has)."""
         given = entry.get("evaluation", entry.get("validation"))
         named = given["split"] if isinstance(given, Mapping) and set(given) == {"split"} else None
+        source: Source | None
         if given is not None and named is None:
             if self.places.split:
                 raise ValueError(f"{where}: names its rows, not a split of them: leave --split out")
-            return {"evaluation": self._source(given, dataset, subset, where)}, None
-        own_file = self.places.own_files.get(str(entry.get("own_file")))
-        split = self.places.split or str(named or hub.get("validation") or "validation")
-        source, reason = self._split(split, own_file, entry, dataset, subset, hub, where)
-        if source is None:
-            return {}, reason
+            source = self._source(given, dataset, subset, where)
+        else:
+            own_file = self.places.own_files.get(str(entry.get("own_file")))
+            split = self.places.split or str(named or hub.get("validation") or "validation")
+            source, reason = self._split(split, own_file, entry, dataset, subset, hub, where)
+            if source is None:
+                return {}, reason
         sources: dict[str, Source] = {"evaluation": source}
         shots = entry.get("shots")
         if isinstance(shots, str):
