@@ -219,3 +219,20 @@ def test_mistakes_are_named(main_model: MetroT0ForConditionalGeneration) -> None
         main_model.decoder(ids)
     with pytest.raises(ValueError, match="either decoder_input_ids or decoder_inputs_embeds"):
         main_model.decoder(encoder_hidden_states=states)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.5])
+def test_equal_weights_under_two_names_are_one_after_loading(apart: float, tmp_path: Path) -> None:
+    """As ``torch.save`` writes tied weights; transformers 5.0 would leave them apart, and finetuning part them."""
+    model = MetroT0ForConditionalGeneration(tiny_config())
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors["lm_head.weight"] += apart
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+
+    loaded = MetroT0ForConditionalGeneration.from_pretrained(tmp_path)
+
+    assert loaded.encoder.embed_tokens.weight is loaded.shared.weight
+    assert loaded.decoder.embed_tokens.weight is loaded.shared.weight
+    assert (loaded.lm_head.weight is loaded.shared.weight) == (apart == 0.0)

@@ -101,6 +101,19 @@ class MetroT0ForConditionalGeneration(MetroT0PreTrainedModel, GenerationMixin):
         self.config.num_sentinel_tokens = max(1, self.config.vocab_size - mask_token_id)
         return embedding
 
+    def tie_weights(self, *arguments: Any, **keywords: Any) -> None:
+        """As in transformers; also what a folder holds under two names, which transformers 5.0 leaves apart.
+
+        ``torch.save`` writes a tied weight under each of its names, so the published ``pytorch_model.bin`` is such.
+        """
+        super().tie_weights(*arguments, **keywords)
+        for target, source in self._tied_weights_keys.items() if self.config.tie_word_embeddings else ():
+            one, other = self.get_parameter(target), self.get_parameter(source)
+            if one is not other and not one.is_meta and not other.is_meta and torch.equal(one, other):
+                place, _, name = target.rpartition(".")
+                setattr(self.get_submodule(place), name, other)
+                self.all_tied_weights_keys[target] = source
+
     def get_encoder(self, modality: str | None = None) -> Encoder:
         """The encoder stack."""
         return self.encoder
