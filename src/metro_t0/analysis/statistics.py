@@ -137,6 +137,11 @@ class MagnitudeHistogram:
             self._counts += np.bincount(index, minlength=self._BINS + 1)
             self._sums += np.bincount(index, weights=numbers, minlength=self._BINS + 1)
 
+    def merge(self, other: MagnitudeHistogram) -> None:
+        """Count what another has counted."""
+        self._counts += other._counts
+        self._sums += other._sums
+
     def gini(self) -> float:
         """As :func:`gini`."""
         counts, sums = self._filled()
