@@ -77,7 +77,7 @@ def read_text(source: Path, tokenizer: MetroT0Tokenizer, *, rows: int, longest: 
     difference = vocabulary_difference(tokenizer, own)
     if difference is None:
         return Rows([{"input_ids": ids[:longest]} for ids in chosen])
-    texts = [own.decode(ids.tolist(), skip_special_tokens=True) for ids in chosen]
+    texts = [str(own.decode(ids.tolist(), skip_special_tokens=True)) for ids in chosen]
     return Rows(
         [{"input_ids": ids} for ids in _framed(tokenizer, texts, longest, begin=True)],
         f"the corpus's vocabulary is not the model's ({difference}): its blocks were read back to text and tokenized "

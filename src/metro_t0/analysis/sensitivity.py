@@ -174,7 +174,9 @@ class SensitivityMeter:
         histogram = MagnitudeHistogram()
         for score in scores:
             if not bool(score.isfinite().all()):
-                raise ValueError(f"the gradients of {group} are not finite: the network or its loss is broken")
+                raise ValueError(
+                    f"the gradients of {group} are not finite: the network or its loss is broken"
+                )
             for piece in score.split(_AT_ONCE):
                 histogram.add(piece / len(self._sums))
         return histogram

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -49,6 +49,11 @@ class Subject:
     config: PretrainConfig | FinetuneConfig | None
     loss: ObjectiveSettings
 
+    @property
+    def loss_name(self) -> str:
+        """``prompts``, ``span-corruption`` or ``metro``."""
+        return "prompts" if self.loss.kind == "prompted" else self.loss.kind
+
     def objective(self, seed: int) -> Objective:
         """The loss as an objective, its draws by ``seed``."""
         return build_objective(self.loss, self.network.config, seed)
@@ -76,7 +81,9 @@ def open_subject(path: str | Path, loss: Loss) -> Subject:
             "package and published METRO-T0 models alone"
         )
     if isinstance(settings, MetroSettings):
-        network = _whole(folder, path).to(network.device)
+        whole = _whole(folder, path)
+        # transformers' own annotation of ``to`` takes no device.
+        network = whole if network.device == whole.device else cast(Any, whole).to(network.device)
     assert isinstance(tokenizer, MetroT0Tokenizer)
     return Subject(str(path), network, tokenizer, config, settings)
 
