@@ -11,6 +11,7 @@ from itertools import pairwise
 import typer
 
 from metro_t0.cli.ablate import ablate
+from metro_t0.cli.analyze import analyze
 from metro_t0.cli.convert import convert
 from metro_t0.cli.demo import demo
 from metro_t0.cli.evaluate import evaluate
@@ -45,6 +46,7 @@ for verb in (
     serve,
     report,
     ablate,
+    analyze,
     plan,
     convert,
     models,

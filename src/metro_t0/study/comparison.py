@@ -4,10 +4,10 @@
     comparison.rows[1].effects["zero-shot"].verdict    # "better", "worse" or "within noise"
 
 A change's runs are paired with the base's of the same seed and size. Two sorts of noise are told. Over examples: rows
-are resampled with replacement, for all runs together, and the mean over seeds of the difference is looked at (95 % of the
-draws). Over seeds: each seed's own difference. A difference is ``better`` or ``worse`` when the interval leaves out 0
-*and* every seed has its sign; all else is ``within noise``. One seed alone cannot show how far training itself varies,
-and is marked so.
+are resampled with replacement, for all runs together, and the mean over seeds of the difference is looked at (95 % of
+the draws). Over seeds: each seed's own difference. A difference is ``better`` or ``worse`` when the interval leaves
+out 0 *and* every seed has its sign; all else is ``within noise``. One seed alone cannot show how far training itself
+varies, and is marked so.
 """
 
 from __future__ import annotations

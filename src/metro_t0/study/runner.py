@@ -13,10 +13,11 @@ import hashlib
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from metro_t0.analysis.analyze import AnalysisSettings, analyze
 from metro_t0.config import FinetuneConfig, load_finetune_config
 from metro_t0.data.preparation import vocabulary_checksum
 from metro_t0.data.prepare import PreparedCorpus
@@ -309,8 +310,28 @@ class _Worker:
             "config": record.config,
             "pretraining": training_summary(record),
             "finetunings": finetunings,
-            "analysis": None,
+            "analysis": self._inside(pretrained, place),
         }
+
+    def _inside(self, pretrained: Path, place: Path) -> dict[str, Any]:
+        """The analyses: of the pretrained model on text, and of the first finetuned one on what it is ranked on."""
+        settings = AnalysisSettings(zeroed_layers=0)
+        found = {
+            "pretrained": analyze(
+                pretrained, corpus=self.data, settings=replace(settings, loss="own"), console=self.console
+            )
+        }
+        for name, finetuning in list(self.prepared.study.finetunings.items())[:1]:
+            found[name] = analyze(
+                place / name,
+                corpus=self.data,
+                prompts=finetuning.suite,
+                templates=self.settings.templates,
+                data_root=self.settings.data_root,
+                settings=settings,
+                console=self.console,
+            )
+        return found
 
     def mixture(self, name: str) -> None:
         """See that a finetuning's mixture is built; the first process that comes here builds it."""

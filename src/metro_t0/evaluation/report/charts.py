@@ -100,7 +100,13 @@ def is_smoothed(line: Line) -> bool:
 
 
 def line_chart(
-    lines: Sequence[Line], *, x_label: str, unit: Unit, from_zero: bool, description: str
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    unit: Unit,
+    from_zero: bool,
+    description: str,
+    x_ticks: Sequence[float] | None = None,
 ) -> Markup:
     """Curves on shared axes, as one ``<svg>``.
 
@@ -110,6 +116,7 @@ def line_chart(
         unit: of the vertical axis.
         from_zero: the vertical axis starts at 0.
         description: what one sees, for readers who cannot.
+        x_ticks: the horizontal axis from the first of them to the last; by default round numbers from 0.
     """
     finite = [(line, np.isfinite(line.y)) for line in lines]
     values = np.concatenate([line.y[mask] for line, mask in finite])
@@ -118,8 +125,11 @@ def line_chart(
     low, high = float(values.min()), float(values.max())
     y_ticks = nice_ticks(min(0.0, low) if from_zero else low, high)
     x_low, x_high = float(steps.min()), float(steps.max())
-    x_ticks = [t for t in nice_ticks(min(x_low, 0.0), x_high) if t <= x_high * 1.02 or t == 0]
-    x_low, x_high = min(x_low, 0.0), x_high or 1.0
+    if x_ticks is None:
+        x_ticks = [t for t in nice_ticks(min(x_low, 0.0), x_high) if t <= x_high * 1.02 or t == 0]
+        x_low, x_high = min(x_low, 0.0), x_high or 1.0
+    else:
+        x_low, x_high = x_ticks[0], max(x_ticks[-1], x_ticks[0] + 1.0)
 
     def across(value: float) -> float:
         return _LEFT + (value - x_low) / (x_high - x_low) * (WIDTH - _LEFT - _RIGHT)
@@ -180,6 +190,55 @@ def _path(points: Sequence[tuple[float, float]], style: str) -> Markup:
         )
     data = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     return Markup('<path class="{}" d="{}"/>').format(style, data)
+
+
+def scatter_chart(
+    points: Sequence[tuple[float, float, str]], *, x_label: str, y_label: str, description: str
+) -> Markup:
+    """Points that a tooltip names, over a diagonal from corner to corner, as one ``<svg>``.
+
+    Args:
+        points: (x, y, name) each, at least one.
+        x_label: under the horizontal axis.
+        y_label: above the vertical axis.
+        description: what one sees, for readers who cannot.
+    """
+    scales = []
+    for values in ([x for x, _, _ in points], [y for _, y, _ in points]):
+        scales.append(nice_ticks(min(values), max(values)))
+    (x_ticks, y_ticks), top = scales, _TOP + 14
+
+    def across(value: float) -> float:
+        return _LEFT + (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (WIDTH - _LEFT - _RIGHT)
+
+    def down(value: float) -> float:
+        return HEIGHT - _BOTTOM - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - top - _BOTTOM)
+
+    parts = [Markup('<g class="axis">')]
+    for tick in y_ticks:
+        parts.append(
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
+                _LEFT, WIDTH - _RIGHT, down(tick), down(tick)
+            )
+        )
+        parts.append(_text(_LEFT - 6, down(tick) + 4, format_value(round(tick, 12)), "end"))
+    for tick in x_ticks:
+        parts.append(_text(across(tick), HEIGHT - _BOTTOM + 15, format_value(round(tick, 12)), "middle"))
+    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 3, x_label, "middle"))
+    parts.append(_text(0, 11, y_label, "start"))
+    parts.append(
+        Markup('<line class="diagonal" x1="{}" x2="{}" y1="{}" y2="{}"/></g>').format(
+            _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM, top
+        )
+    )
+    for x, y, name in points:
+        parts.append(
+            Markup('<circle class="series-0 dot point" cx="{:.1f}" cy="{:.1f}" r="3.4"><title>{}</title></circle>')
+            .format(across(x), down(y), name)
+        )  # fmt: skip
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, description, Markup("").join(parts)
+    )
 
 
 def interval_strip(mean: float, interval: tuple[float, float], chance: float, *, description: str) -> Markup:
