@@ -97,8 +97,7 @@ def ablate(
         outcome = run_study(the_study, data, out, settings, console)
     if outcome.elsewhere:
         console.print(f"{len(outcome.elsewhere)} runs are being made by other processes", highlight=False)
-    failed = False
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if _show(out, as_json) else 0)
 
 
 def _show(out: Path, as_json: bool) -> bool:
@@ -108,7 +107,7 @@ def _show(out: Path, as_json: bool) -> bool:
     from rich.console import Console
 
     from metro_t0.study.comparison import compare_study
-    from metro_t0.study.outputs import rich_table, write_outputs
+    from metro_t0.study.outputs import terminal_tables, write_outputs
 
     comparison = compare_study(out)
     write_outputs(comparison, out)
@@ -116,7 +115,7 @@ def _show(out: Path, as_json: bool) -> bool:
         print(json.dumps(comparison.as_values(), indent=2, ensure_ascii=False))
     else:
         console = Console()
-        for table in rich_table(comparison):
+        for table in terminal_tables(comparison):
             console.print(table)
         print(out / "index.html")
     return bool(comparison.failed)
