@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -114,7 +115,8 @@ def _show(out: Path, as_json: bool) -> bool:
     if as_json:
         print(json.dumps(comparison.as_values(), indent=2, ensure_ascii=False))
     else:
-        console = Console()
+        # In a pipe there is no width to keep to.
+        console = Console(width=None if sys.stdout.isatty() else 120)
         for table in terminal_tables(comparison):
             console.print(table)
         print(out / "index.html")

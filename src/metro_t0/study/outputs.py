@@ -70,12 +70,15 @@ def markdown(comparison: StudyComparison) -> str:
 
 def terminal_tables(comparison: StudyComparison) -> Iterator[Table]:
     """The same tables for the terminal."""
+    from rich import box
     from rich.table import Table
 
     for title, heads, rows in _tables(comparison):
-        table = Table(title=title, title_justify="left")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         for number, head in enumerate(heads):
-            table.add_column(head, justify="left" if number == 0 else "right", no_wrap=number > 0)
+            table.add_column(
+                head, justify="left" if number == 0 else "right", min_width=20 if number == 0 else None
+            )
         for cells in rows:
             table.add_row(*cells)
         yield table
@@ -93,16 +96,7 @@ def _tables(comparison: StudyComparison) -> Iterator[tuple[str, list[str], list[
     for size, rows in _by_size(comparison):
         where = "" if size == ONE_SIZE else f"{size}: "
         for finetuning in _finetunings(comparison):
-            heads = [
-                "change",
-                "seeds",
-                "tokens",
-                "accuracy",
-                "difference",
-                "95 % interval",
-                "seeds' deviation",
-                "",
-            ]
+            heads = ["change", "seeds", "accuracy", "difference (95 %)", "over seeds", "says"]
             guess = charts.format_value(rows[0].chance[finetuning], "percent")
             yield (
                 f"{where}{finetuning} (a guess is right in {guess})",
@@ -113,9 +107,13 @@ def _tables(comparison: StudyComparison) -> Iterator[tuple[str, list[str], list[
         if measured:
             yield (
                 f"{where}pretraining, held out",
-                ["change", *(heading for _, heading, _ in measured)],
+                ["change", "tokens", *(heading for _, heading, _ in measured)],
                 [
-                    [row.label, *(_measured_cell(row, metric, share) for metric, _, share in measured)]
+                    [
+                        row.label,
+                        charts.format_value(row.tokens),
+                        *(_measured_cell(row, metric, share) for metric, _, share in measured),
+                    ]
                     for row in rows
                 ],
             )
@@ -129,20 +127,19 @@ def _tables(comparison: StudyComparison) -> Iterator[tuple[str, list[str], list[
 
 
 def _effect_cells(row: Row, finetuning: str) -> list[str]:
+    """Label, seeds, accuracy, difference with its interval, standard deviation over seeds, verdict."""
     accuracies = row.accuracy[finetuning]
-    cells = [
-        row.label,
-        str(len(row.seeds)),
-        charts.format_value(row.tokens),
-        charts.format_value(sum(accuracies) / len(accuracies), "percent"),
-    ]
+    mean = charts.format_value(sum(accuracies) / len(accuracies), "percent")
     effect = row.effects.get(finetuning)
     if effect is None:
         deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
-        return [*cells, "", "", "–" if deviation is None else f"{100 * deviation:.1f}", ""]
-    low, high = (points_text(end) for end in effect.interval)
-    spread = "one seed" if effect.deviation is None else f"{100 * effect.deviation:.1f}"
-    return [*cells, points_text(effect.difference), f"{low} to {high}", spread, effect.verdict]
+        difference, verdict = "", ""
+    else:
+        low, high = (points_text(end) for end in effect.interval)
+        deviation = effect.deviation
+        difference, verdict = f"{points_text(effect.difference)} ({low} to {high})", effect.verdict
+    spread = "one seed" if deviation is None else f"± {100 * deviation:.1f}"
+    return [row.label, str(len(row.seeds)), mean, difference, spread, verdict]
 
 
 def _measured(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
@@ -255,14 +252,12 @@ def _reach(comparison: StudyComparison) -> float:
 
 def _row_view(row: Row, finetuning: str, reach: float) -> dict[str, Any]:
     effect = row.effects.get(finetuning)
-    label, seeds, tokens, accuracy, difference, interval, deviation, verdict = _effect_cells(row, finetuning)
+    label, seeds, accuracy, difference, deviation, verdict = _effect_cells(row, finetuning)
     view: dict[str, Any] = {
         "label": label,
         "seeds": seeds,
-        "tokens": tokens,
         "accuracy": accuracy,
         "difference": difference,
-        "interval": interval,
         "deviation": deviation,
         "verdict": verdict,
         "verdict_class": _VERDICTS.get(verdict, ""),
@@ -270,7 +265,7 @@ def _row_view(row: Row, finetuning: str, reach: float) -> dict[str, Any]:
         "tasks": [],
     }
     if effect is not None:
-        described = f"{label}, {finetuning}: {difference} points, 95 % interval {interval}, {verdict}"
+        described = f"{label}, {finetuning}: {difference} points, {verdict}"
         view["strip"] = charts.difference_strip(
             effect.difference, effect.interval, reach, description=described
         )
