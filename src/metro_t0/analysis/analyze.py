@@ -265,6 +265,7 @@ def _sensitivity(subject: Subject, rows: Rows, settings: AnalysisSettings, conso
             "mass": found.mass,
             "gini": found.gini,
             "share_for_half": found.share_for_half,
+            "held_by_top": dict(found.held_by_top),
             "lorenz": found.lorenz,
         },
         "groups": [asdict(group) for group in found.groups],

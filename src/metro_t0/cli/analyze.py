@@ -140,7 +140,7 @@ def _table(records: list[dict[str, Any]]) -> Any:
         table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         overall, ranks = record["sensitivity"]["overall"], record["sensitivity"]["rank_correlation"]
-        rank = ranks["first_order"] if ranks else None
+        rank = ranks["mass"] if ranks else None
         table.add_row(
             Text(record["model"]["name"]),
             *(
