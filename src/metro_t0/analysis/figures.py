@@ -118,7 +118,7 @@ def lorenz_figure(records: Sequence[Record]) -> Figure:
     return Figure(
         "lorenz",
         title,
-        "What they hold together of the mass; were all parameters alike, it would be the dashed line.",
+        "What they hold together of its sum; were all parameters alike, it would be the dashed line.",
         svg,
         tuple(legend),
     )
@@ -140,9 +140,9 @@ def mass_figures(records: Sequence[Record]) -> list[Figure]:
             legend.append(_entry(record, place, f"{charts.format_value(held.sum(), 'percent')} in all"))
         figures.append(
             _by_layer(
-                f"mass-{stack}",
-                f"{stack.capitalize()}: share of the mass",
-                "What each layer holds of all sensitivity.",
+                f"sensitivity-{stack}",
+                f"{stack.capitalize()}: share of sensitivity",
+                "What each layer holds of the sum over all parameters.",
                 lines,
                 legend,
             )
@@ -205,7 +205,12 @@ def _signed(value: float | None) -> str:
 
 def _line(record: Record, place: int, x: np.ndarray, y: np.ndarray) -> charts.Line:
     return charts.Line(
-        record["model"]["name"], x, y, place % _COLOURS, measured_now_and_then=place >= _COLOURS
+        record["model"]["name"],
+        x,
+        y,
+        place % _COLOURS,
+        measured_now_and_then=place >= _COLOURS,
+        exact=True,
     )
 
 

@@ -107,7 +107,7 @@ def _model_view(record: Record, number: int) -> dict[str, Any]:
             ("layers", f"{model['encoder_layers']} + {model['decoder_layers']}"),
             ("trained by", model["objective"] or "not said"),
             ("mean loss", format_value(sensitivity["mean_loss"])),
-            ("Gini of sensitivity", f"{overall['gini']:.3f}"),
+            ("sensitivity: Gini", f"{overall['gini']:.3f}"),
             ("hold half of it", format_value(overall["share_for_half"], "percent")),
             ("the top 1 % hold", format_value(overall["held_by_top"]["0.01"], "percent")),
         ],
@@ -165,6 +165,6 @@ def _cell(group: Record | None, even: float, mass: float) -> dict[str, Any] | No
         "ratio": "< 0.01×" if ratio < 0.01 else f"{ratio:.2g}×" if ratio < 100 else f"{ratio:.0f}×",
         "above": ratio >= 1.0,
         "strength": min(100.0, 100.0 * strength),
-        "title": f"{format_value(group['mass'] / mass if mass else 0.0, 'percent')} of the mass in "
+        "title": f"{format_value(group['mass'] / mass if mass else 0.0, 'percent')} of all sensitivity in "
         f"{group['parameters']:,} parameters; Gini {group['gini']:.3f}",
     }
