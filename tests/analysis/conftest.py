@@ -22,6 +22,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_suite(folder)
     (folder / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     (folder / "blank.txt").write_text("\n\n", encoding="utf-8")
+    (folder / "invisible.txt").write_text("\u200b\u200b\n", encoding="utf-8")
     (folder / "own.txt").write_text(
         "A line of text.\nAnd another line, of more text.\n" * 9, encoding="utf-8"
     )
