@@ -24,7 +24,8 @@ from torch import nn
 
 from metro_t0.modeling.attention import at_positions
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
-from metro_t0.objectives.base import Batch, ObjectiveOutput, Row, RowKey
+from metro_t0.objectives.base import Batch, Inspection, ObjectiveOutput, Row, RowKey
+from metro_t0.objectives.calibration import calibration_totals
 from metro_t0.objectives.masking import Masking, mask_tokens, row_generator
 from metro_t0.objectives.padding import LENGTH_MULTIPLE, lengths_mask, pad_rows
 from metro_t0.objectives.scoring import TokenScores, sample_rows, score_tokens
@@ -171,27 +172,19 @@ class MetroObjective:
         Raises:
             ValueError: a setting that needs a part that the model does not have.
         """
-        self._check_model(model)
-        padding = model.config.pad_token_id
-        original, masked, mask = batch["original_ids"], batch["masked_ids"], batch["mask"]
-        assert original is not None and masked is not None and mask is not None
-        real = original.ne(padding)
-        positions, attention_mask = batch.get("masked_positions"), batch.get("attention_mask")
-        if positions is None:
-            positions = _positions_of(mask)
-            attention_mask = None if real.device.type == "cpu" and bool(real.all()) else real
-        text = _Text(original, mask, real, attention_mask, positions)
-        draws, corrupted = batch.get("draws"), batch.get("replaced_ids")
-        if draws is None and corrupted is None:
-            draws = torch.rand(positions.shape, device=positions.device)
-        auxiliary = _auxiliary_scores(self, model, masked, text, draws if corrupted is None else None)
-        if corrupted is None:
-            assert auxiliary.samples is not None
-            corrupted = text.with_replacements(masked, auxiliary.samples)
-        states = _run_main_model(self, model, text, corrupted)
+        step = _run_models(self, model, batch)
         if normalizers is None:
-            normalizers = {"masked": text.counted.sum(), "tokens": real.sum()}
-        return _losses(self, model, text, corrupted, auxiliary, states, normalizers)
+            normalizers = {"masked": step.text.counted.sum(), "tokens": step.text.real.sum()}
+        return _losses(self, model, step, normalizers)
+
+    def inspect(self, model: nn.Module, batch: Batch) -> Inspection:
+        """What the models make of a collated batch, token by token; through the model's own forward, as a loss.
+
+        To be called without gradients and in evaluation mode.
+        """
+        inspection = model(**batch, objective=_Inspecting(self))
+        assert isinstance(inspection, Inspection)
+        return inspection
 
     def reads_whole_decoder(self, model: MetroT0ForPreTraining) -> bool:
         """Whether anything is computed from decoder states of positions that are not masked."""
@@ -200,7 +193,12 @@ class MetroObjective:
         at_decoder = model.rtd_head is not None and model.config.rtd_location == "decoder"
         return at_decoder and self.rtd_positions == "all"
 
-    def _check_model(self, model: MetroT0ForPreTraining) -> None:
+    def check_model(self, model: MetroT0ForPreTraining) -> None:
+        """Refuse a model that lacks what the settings need.
+
+        Raises:
+            ValueError: a setting that needs a part that the model does not have.
+        """
         if model.rtd_head is None and (self.gate_lm_by_rtd or self.rtd_weight != 0.0):
             raise ValueError(
                 "this model has no replaced token detection head (rtd_head: none): set rtd_weight to 0 and "
@@ -212,7 +210,6 @@ class MetroObjective:
                 "a detection head on a decoder whose target is masked sees masked positions only: set "
                 "rtd_positions to masked"
             )
-
 
 @dataclass(frozen=True)
 class _Text:
