@@ -43,7 +43,11 @@ def calibration_totals(
     everything = counts.sum()
     totals: dict[str, torch.Tensor] = {}
     for index in range(BINS):
-        values = (counts[index], everything), (predicted[index], counts[index]), (observed[index], counts[index])
+        values = (
+            (counts[index], everything),
+            (predicted[index], counts[index]),
+            (observed[index], counts[index]),
+        )
         for name, pair in zip(BIN_METRICS, values, strict=True):
             totals[f"{name}_{index}"] = torch.stack(pair)
     return totals
