@@ -16,7 +16,7 @@ from metro_t0.training.distributed import Parallel, World
 from metro_t0.training.update import Precision, autocast, draw_seed, move, summed_counts, summed_outputs
 
 # Steps count from 1: no training row shares a key, and so its draws, with a validation row.
-_VALIDATION_STEP = 0
+VALIDATION_STEP = 0
 
 
 class Validation:
@@ -49,7 +49,7 @@ class Validation:
         self.batches = [
             objective.collate(
                 [rows[index] for index in taken[places].tolist()],
-                [(_VALIDATION_STEP, place) for place in places.tolist()],
+                [(VALIDATION_STEP, place) for place in places.tolist()],
             )
             for pieces in rounds
             for places in [pieces[world.rank] if len(pieces[world.rank]) else pieces[0][:1]]
@@ -65,7 +65,7 @@ class Validation:
         outputs: list[ObjectiveOutput] = []
         with parallel.evaluating():
             for index, batch in enumerate(self.batches):
-                torch.manual_seed(draw_seed(self._seed, _VALIDATION_STEP, index))
+                torch.manual_seed(draw_seed(self._seed, VALIDATION_STEP, index))
                 with autocast(parallel.device, precision):
                     outputs.append(parallel(move(batch, parallel.device), normalizers))
             names, totals, loss = summed_outputs(outputs, self._idle, parallel.world)
