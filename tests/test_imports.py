@@ -22,7 +22,18 @@ ALLOWED: dict[str, set[str]] = {
     "objectives": {"config", "modeling"},
     "data": {"tokenization"},
     "prompts": {"tokenization", "data"},
+    "analysis": {
+        "config",
+        "data",
+        "evaluation",
+        "interop",
+        "modeling",
+        "objectives",
+        "prompts",
+        "tokenization",
+    },
     "training": {
+        "analysis",
         "config",
         "data",
         "interop",

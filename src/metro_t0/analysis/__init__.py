@@ -1,0 +1,1 @@
+"""What is inside a trained model: which units fire, which parameters matter."""
