@@ -2,9 +2,9 @@
 
     svg = line_chart([Line("train", steps, losses, colour=0)], x_label="update step", unit="number", ...)
 
-Colours are CSS classes (``series-0`` ... ``series-3``), which the page's style sheet sets for light and
-dark, and a kind of data is never told by colour alone: validation is dashed with dots. Text from outside is
-escaped.
+Colours are CSS classes, which the page's style sheet sets for light and dark: ``series-0`` ... ``series-4`` to tell
+things apart, ``ramp-0`` ... ``ramp-7`` for things in an order. A kind of data is never told by colour alone: validation
+is dashed with dots, and lines of an order carry a label at their end. Text from outside is escaped.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from markupsafe import Markup, escape
 Unit = Literal["number", "percent"]
 
 WIDTH, HEIGHT = 360, 210
+RAMP = 8
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
 _MOST_POINTS = 300
 _SMOOTH_FROM = 40
+_LABEL_HEIGHT = 11.0
+_MOST_LABELS = 13
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,10 @@ class Line:
         name: for the legend.
         x: ``[points]``, increasing.
         y: ``[points]``.
-        colour: 0-3, a colour of the style sheet.
+        colour: 0-4, a colour of the style sheet.
         measured_now_and_then: a validation curve: dashed, with a dot a measurement.
+        ramp: 0-7, the place on the scale for things in an order; in place of the colour.
+        label: a few characters, drawn at the curve's end.
     """
 
     name: str
@@ -42,6 +47,13 @@ class Line:
     y: np.ndarray
     colour: int = 0
     measured_now_and_then: bool = False
+    ramp: int | None = None
+    label: str = ""
+
+    @property
+    def paint(self) -> str:
+        """The CSS class of its colour."""
+        return f"series-{self.colour}" if self.ramp is None else f"ramp-{self.ramp}"
 
 
 def format_value(value: float, unit: Unit = "number") -> str:
@@ -147,26 +159,42 @@ def line_chart(
         x, y = thin_out(line.x[mask], line.y[mask])
         points = [(across(a), down(b)) for a, b in zip(x, y, strict=True)]
         if line.measured_now_and_then:
-            parts.append(_path(points, f"series-{line.colour} curve validation"))
+            parts.append(_path(points, f"{line.paint} curve validation"))
             for a, b in points:
                 parts.append(
-                    Markup('<circle class="series-{} dot" cx="{:.1f}" cy="{:.1f}" r="2.6"/>').format(
-                        line.colour, a, b
+                    Markup('<circle class="{} dot" cx="{:.1f}" cy="{:.1f}" r="2.6"/>').format(
+                        line.paint, a, b
                     )
                 )
         elif is_smoothed(line):
             smooth = running_mean(y)
-            parts.append(_path(points, f"series-{line.colour} curve raw"))
+            parts.append(_path(points, f"{line.paint} curve raw"))
             parts.append(_path([(across(a), down(b)) for a, b in zip(x, smooth, strict=True)], _curve(line)))
         else:
             parts.append(_path(points, _curve(line)))
+    ends = [(line.label, down(float(line.y[mask][-1]))) for line, mask in finite if line.label and mask.any()]
+    if len(ends) <= _MOST_LABELS:
+        parts += _labels(ends)
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, description, Markup("").join(parts)
     )
 
 
 def _curve(line: Line) -> str:
-    return f"series-{line.colour} curve"
+    return f"{line.paint} curve"
+
+
+def _labels(ends: Sequence[tuple[str, float]]) -> list[Markup]:
+    """Labels beside the curves' ends, as (label, height), moved apart where they would lie on each other."""
+    placed: list[Markup] = []
+    lowest = HEIGHT - _BOTTOM + 4.0 - _LABEL_HEIGHT * (len(ends) - 1)
+    above = _TOP - _LABEL_HEIGHT
+    for label, height in sorted(ends, key=lambda end: end[1]):
+        # As near to the curve as those above it, and room for those below, allow.
+        above = max(above + _LABEL_HEIGHT, min(height + 4.0, max(lowest, above + _LABEL_HEIGHT)))
+        lowest += _LABEL_HEIGHT
+        placed.append(_text(WIDTH - _RIGHT + 4, above, label, "start"))
+    return placed
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> Markup:
