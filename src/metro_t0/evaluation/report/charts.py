@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -112,23 +112,37 @@ def is_smoothed(line: Line) -> bool:
 
 
 def line_chart(
-    lines: Sequence[Line], *, x_label: str, unit: Unit, from_zero: bool, description: str
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    unit: Unit,
+    from_zero: bool,
+    description: str,
+    logarithmic: bool = False,
 ) -> Markup:
     """Curves on shared axes, as one ``<svg>``.
 
     Args:
-        lines: at least one finite point among them.
+        lines: at least one finite point among them, above 0 where the axis is logarithmic.
         x_label: under the horizontal axis, with its unit.
         unit: of the vertical axis.
-        from_zero: the vertical axis starts at 0.
+        from_zero: the vertical axis starts at 0, if it is not logarithmic.
         description: what one sees, for readers who cannot.
+        logarithmic: the vertical axis has powers of ten; values that have none are not drawn.
     """
+    if logarithmic:
+        from_zero = False
+        lines = [replace(line, y=_logarithms(line.y)) for line in lines]
     finite = [(line, np.isfinite(line.y)) for line in lines]
     values = np.concatenate([line.y[mask] for line, mask in finite])
     steps = np.concatenate([line.x[mask] for line, mask in finite])
     assert len(values), "a chart needs a finite value"
     low, high = float(values.min()), float(values.max())
     y_ticks = nice_ticks(min(0.0, low) if from_zero else low, high)
+    if logarithmic:
+        y_ticks = [
+            float(power) for power in range(math.floor(low), max(math.ceil(high), math.floor(low) + 1) + 1)
+        ]
     x_low, x_high = float(steps.min()), float(steps.max())
     x_ticks = [t for t in nice_ticks(min(x_low, 0.0), x_high) if t <= x_high * 1.02 or t == 0]
     x_low, x_high = min(x_low, 0.0), x_high or 1.0
@@ -147,7 +161,8 @@ def line_chart(
                 _LEFT, WIDTH - _RIGHT, down(tick), down(tick)
             )
         )
-        label = f"{100 * tick:.3g} %" if unit == "percent" else format_value(round(tick, 12))
+        value = 10**tick if logarithmic else round(tick, 12)
+        label = f"{100 * value:.3g} %" if unit == "percent" else format_value(value)
         parts.append(_text(_LEFT - 6, down(tick) + 4, label, "end"))
     for tick in x_ticks:
         parts.append(_text(across(tick), HEIGHT - _BOTTOM + 15, format_value(tick), "middle"))
@@ -178,6 +193,10 @@ def line_chart(
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, description, Markup("").join(parts)
     )
+
+
+def _logarithms(y: np.ndarray) -> np.ndarray:
+    return np.log10(np.where(y > 0, y, np.nan))
 
 
 def _curve(line: Line) -> str:

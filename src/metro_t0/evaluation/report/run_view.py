@@ -33,6 +33,7 @@ class _Panel:
     unit: charts.Unit = "number"
     from_zero: bool = False
     labelled: bool = False
+    logarithmic: bool = False
 
 
 _DETECTION = "Replaced-token detection (RTD)"
@@ -103,7 +104,10 @@ _GROUPS: dict[str, tuple[_Panel, ...]] = {
     ),
     "Inside the network": (
         _Panel(
-            "Gradient norm", {"gradient_norm": "norm"}, "Of all parameters, before clipping.", from_zero=True
+            "Gradient norm",
+            {"gradient_norm": "norm"},
+            "Of all parameters, before clipping; powers of ten.",
+            logarithmic=True,
         ),
         _Panel(
             "Gradient norm by part",
@@ -114,9 +118,9 @@ _GROUPS: dict[str, tuple[_Panel, ...]] = {
                 "gradient_norm_auxiliary": "auxiliary model",
                 "gradient_norm_detection_head": "detection head",
             },
-            "Before clipping; the embeddings are those of all stacks that share them.",
-            from_zero=True,
+            "Before clipping; powers of ten. The embeddings are those of all stacks that share them.",
             labelled=True,
+            logarithmic=True,
         ),
     ),
     "The run": (
@@ -227,7 +231,7 @@ def _figure(run: RunRecord, panel: _Panel) -> dict[str, Any] | None:
         seen = False
         for part in parts:
             x, y = run.curve(part, metric)
-            if not np.isfinite(y).any():
+            if not (np.isfinite(y) & ((y > 0) | (not panel.logarithmic))).any():
                 continue
             seen = True
             name = part if alone else label if panel.labelled else f"{label}, {part}"
@@ -290,7 +294,12 @@ def _drawn(
         "lines": lines,
         "changes": changes,
         "svg": charts.line_chart(
-            lines, x_label=x_label, unit=panel.unit, from_zero=panel.from_zero, description=description
+            lines,
+            x_label=x_label,
+            unit=panel.unit,
+            from_zero=panel.from_zero,
+            description=description,
+            logarithmic=panel.logarithmic,
         ),
     }
 
