@@ -39,6 +39,10 @@ SMALL_FINETUNING = {
     "training.threads": 1,
     "training.validation_rows": 4,
 }
+TOO_HIGH = {
+    "base": "as it is",
+    "values": {"too high": {"settings": {"optimizer.learning_rate": 1e30, "optimizer.clip_norm": 0.0}}},
+}
 _TEMPLATES = """dataset: weather
 templates:
   one: !Template

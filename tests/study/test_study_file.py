@@ -73,7 +73,7 @@ def test_a_mistake_is_named(values: dict[str, object], message: str, tmp_path: P
 
 
 def test_an_unknown_study_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match="there is no study 'paper'.*metro-vs-t5, paper-axes"):
+    with pytest.raises(ValueError, match=r"there is no study 'paper'.*metro-vs-t5, paper-axes"):
         load_study("paper")
 
 
