@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,8 +98,7 @@ def ablate(
         outcome = run_study(the_study, data, out, settings, console)
     if outcome.elsewhere:
         console.print(f"{len(outcome.elsewhere)} runs are being made by other processes", highlight=False)
-    failed = False
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if _show(out, as_json) else 0)
 
 
 def _show(out: Path, as_json: bool) -> bool:
@@ -108,15 +108,16 @@ def _show(out: Path, as_json: bool) -> bool:
     from rich.console import Console
 
     from metro_t0.study.comparison import compare_study
-    from metro_t0.study.outputs import rich_table, write_outputs
+    from metro_t0.study.outputs import terminal_tables, write_outputs
 
     comparison = compare_study(out)
     write_outputs(comparison, out)
     if as_json:
         print(json.dumps(comparison.as_values(), indent=2, ensure_ascii=False))
     else:
-        console = Console()
-        for table in rich_table(comparison):
+        # In a pipe there is no width to keep to.
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        for table in terminal_tables(comparison):
             console.print(table)
         print(out / "index.html")
     return bool(comparison.failed)

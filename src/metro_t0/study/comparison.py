@@ -75,7 +75,7 @@ class Row:
 
     Attributes:
         size, axis, value: where it stands in the study; axis and value are None for the base.
-        equality: what its runs have in common with the base's; None for the base.
+        equality: what its runs have in common with the base's, where the value is run in several ways.
         seeds: of its runs that are done.
         tokens, flops, seconds: of pretraining, means over its runs.
         pretraining: metric -> mean over runs of the last validation.

@@ -62,7 +62,7 @@ class PlannedRun:
 
     Attributes:
         arm: what it is a run of.
-        equality: what it has in common with the base's run; None for the base.
+        equality: what it has in common with the base's run, where the value is run in several ways.
         seed: of everything that is drawn.
         tokens: of pretraining.
         flops: of pretraining, by the mathematics of the recipe (``training/plan/flops.py``).
@@ -79,8 +79,8 @@ class PlannedRun:
     @property
     def name(self) -> str:
         """``narrow/objective=span-corruption,equal-flops/seed-2``."""
-        several = f",equal-{self.equality}" if len(self.arm.equal) > 1 else ""
-        return f"{self.arm.name}{several}/seed-{self.seed}"
+        equal = f",equal-{self.equality}" if self.equality else ""
+        return f"{self.arm.name}{equal}/seed-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def plan_runs(
                 runs.append(
                     PlannedRun(
                         arm,
-                        None if arm is base else equality,
+                        equality if len(arm.equal) > 1 else None,
                         seed,
                         tokens,
                         tokens * flops[arm.name],
