@@ -265,6 +265,7 @@ def _sensitivity(subject: Subject, rows: Rows, settings: AnalysisSettings, conso
             "mass": found.mass,
             "gini": found.gini,
             "share_for_half": found.share_for_half,
+            "held_by_top": dict(found.held_by_top),
             "lorenz": found.lorenz,
         },
         "groups": [asdict(group) for group in found.groups],
@@ -273,8 +274,7 @@ def _sensitivity(subject: Subject, rows: Rows, settings: AnalysisSettings, conso
 
 
 def _loss_of(network: MetroT0ForConditionalGeneration, objective: Objective, batch: Batch) -> torch.Tensor:
-    # A loss that draws by torch's own generator draws the same every time.
-    torch.manual_seed(0)
+    # Whatever is drawn came with the batch, so that two calls draw the same.
     return objective(network, {name: tensor.to(network.device) for name, tensor in batch.items()}).loss
 
 

@@ -44,68 +44,43 @@ class Figure:
 def activation_figures(records: Sequence[Record], source: str) -> list[Figure]:
     """Of each stack: the share of firing units by layer, and the units' rates of firing, sorted."""
     figures = []
-    for stack in ("encoder", "decoder"):
-        by_model = [
-            [layer for layer in record["activation"].get(source, []) if layer["stack"] == stack]
-            for record in records
-        ]
-        figures += [_shares(records, by_model, stack, source), _rates(records, by_model, stack, source)]
-    return [figure for figure in figures if figure is not None]
+    for draw in (_shares, _rates):
+        for stack in ("encoder", "decoder"):
+            by_model = [
+                [layer for layer in record["activation"][source] if layer["stack"] == stack]
+                for record in records
+            ]
+            figures.append(draw(records, by_model, stack, source))
+    return figures
 
 
-def _shares(
-    records: Sequence[Record], by_model: Sequence[list[Record]], stack: str, source: str
-) -> Figure | None:
+def _shares(records: Sequence[Record], by_model: Sequence[list[Record]], stack: str, source: str) -> Figure:
     lines, legend = [], []
     for place, (record, layers) in enumerate(zip(records, by_model, strict=True)):
-        if layers:
-            shares = np.array([layer["share"] for layer in layers])
-            numbers = np.array([layer["layer"] + 1.0 for layer in layers])
-            lines.append(_line(record, place, numbers, shares))
-            first, last = (charts.format_value(share, "percent") for share in (shares[0], shares[-1]))
-            legend.append(_entry(record, place, f"{first} → {last}"))
-    if not lines:
-        return None
-    depth = max(len(line.x) for line in lines)
-    step = -(-depth // 12)
-    title = f"{stack.capitalize()}: share of units that fire"
-    return Figure(
+        shares = np.array([layer["share"] for layer in layers])
+        lines.append(_line(record, place, np.arange(1.0, len(shares) + 1.0), shares))
+        legend.append(_entry(record, place, _first_and_last(shares)))
+    return _by_layer(
         f"activation-{source}-{stack}",
-        title,
+        f"{stack.capitalize()}: share of units that fire",
         "Averaged over tokens, layer by layer.",
-        charts.line_chart(
-            lines,
-            x_label="layer",
-            unit="percent",
-            from_zero=True,
-            description=_description(title, legend),
-            x_ticks=[float(layer) for layer in range(1, depth + 1, step)] if depth > 1 else [0.0, 1.0, 2.0],
-        ),
-        tuple(legend),
+        lines,
+        legend,
     )
 
 
-def _rates(
-    records: Sequence[Record], by_model: Sequence[list[Record]], stack: str, source: str
-) -> Figure | None:
+def _rates(records: Sequence[Record], by_model: Sequence[list[Record]], stack: str, source: str) -> Figure:
     lines, legend = [], []
     for place, (record, layers) in enumerate(zip(records, by_model, strict=True)):
-        if layers:
-            # Layers have as many units, so that their quantiles together are about the quantiles of all units.
-            rates = np.sort(np.concatenate([layer["rates"] for layer in layers]))[::-1]
-            lines.append(_line(record, place, np.linspace(0.0, 100.0, len(rates)), rates))
-            units = sum(layer["units"] for layer in layers)
-            dead, always = (sum(layer[name] for layer in layers) for name in ("dead", "always_on"))
-            legend.append(
-                _entry(
-                    record,
-                    place,
-                    f"{charts.format_value(dead / units, 'percent')} never, "
-                    f"{charts.format_value(always / units, 'percent')} always",
-                )
-            )
-    if not lines:
-        return None
+        # Layers have as many units, so that their quantiles together are about the quantiles of all units.
+        rates = np.sort(np.concatenate([layer["rates"] for layer in layers]))[::-1]
+        lines.append(_line(record, place, np.linspace(0.0, 100.0, len(rates)), rates))
+        units = sum(layer["units"] for layer in layers)
+        never, always = (
+            charts.format_value(sum(layer[name] for layer in layers) / units, "percent")
+            for name in ("dead", "always_on")
+        )
+        legend.append(_entry(record, place, f"{never} never, {always} always"))
     title = f"{stack.capitalize()}: how often each unit fires"
     return Figure(
         f"rates-{source}-{stack}",
@@ -138,14 +113,41 @@ def lorenz_figure(records: Sequence[Record]) -> Figure:
         unit="percent",
         from_zero=True,
         description=_description(title, legend),
+        diagonal=True,
     )
     return Figure(
         "lorenz",
         title,
-        "What they hold together of the mass; were all parameters alike, it would be the diagonal.",
+        "What they hold together of its sum; were all parameters alike, it would be the dashed line.",
         svg,
         tuple(legend),
     )
+
+
+def mass_figures(records: Sequence[Record]) -> list[Figure]:
+    """Of each stack: what its layers hold of all sensitivity."""
+    figures = []
+    for stack in ("encoder", "decoder"):
+        lines, legend = [], []
+        for place, record in enumerate(records):
+            sensitivity = record["sensitivity"]
+            held = np.zeros(record["model"][f"{stack}_layers"])
+            for group in sensitivity["groups"]:
+                if group["stack"] == stack and group["layer"] is not None:
+                    held[group["layer"]] += group["mass"]
+            held /= sensitivity["overall"]["mass"] or 1.0
+            lines.append(_line(record, place, np.arange(1.0, len(held) + 1.0), held))
+            legend.append(_entry(record, place, f"{charts.format_value(held.sum(), 'percent')} in all"))
+        figures.append(
+            _by_layer(
+                f"sensitivity-{stack}",
+                f"{stack.capitalize()}: share of sensitivity",
+                "What each layer holds of the sum over all parameters.",
+                lines,
+                legend,
+            )
+        )
+    return figures
 
 
 def zeroing_figures(record: Record, number: int) -> list[Figure]:
@@ -203,7 +205,12 @@ def _signed(value: float | None) -> str:
 
 def _line(record: Record, place: int, x: np.ndarray, y: np.ndarray) -> charts.Line:
     return charts.Line(
-        record["model"]["name"], x, y, place % _COLOURS, measured_now_and_then=place >= _COLOURS
+        record["model"]["name"],
+        x,
+        y,
+        place % _COLOURS,
+        measured_now_and_then=place >= _COLOURS,
+        exact=True,
     )
 
 
@@ -211,12 +218,39 @@ def _entry(record: Record, place: int, says: str) -> tuple[int, bool, str]:
     return place % _COLOURS, place >= _COLOURS, f"{record['model']['name']}: {says}"
 
 
+def _first_and_last(values: np.ndarray) -> str:
+    shown = [charts.format_value(float(value), "percent") for value in (values[0], values[-1])]
+    return shown[0] if len(values) == 1 else " → ".join(shown)
+
+
+def _by_layer(
+    name: str,
+    title: str,
+    caption: str,
+    lines: Sequence[charts.Line],
+    legend: Sequence[tuple[int, bool, str]],
+) -> Figure:
+    """Shares over layers, counted from 1."""
+    depth = max(len(line.x) for line in lines)
+    ticks = [*range(1, depth + 1, -(-depth // 12))]
+    svg = charts.line_chart(
+        lines,
+        x_label="layer",
+        unit="percent",
+        from_zero=True,
+        description=_description(title, legend),
+        x_ticks=[float(tick) for tick in (ticks if depth > 1 else (0, 1, 2))],
+        x_end=float(depth) if depth > 1 else 2.0,
+    )
+    return Figure(name, title, caption, svg, tuple(legend))
+
+
 def _description(title: str, legend: Sequence[tuple[int, bool, str]]) -> str:
     return f"{title}. {'; '.join(words for _, _, words in legend)}."
 
 
-def standalone(svg: Markup) -> str:
-    """The figure as a file of its own: its colours, light and dark, come with it."""
+def standalone(figure: Figure) -> str:
+    """The figure as a file of its own, with its title, its legend and its colours, light and dark."""
     sheet = (
         resources.files("metro_t0.evaluation.report")
         .joinpath("templates", "report.css")
@@ -224,5 +258,20 @@ def standalone(svg: Markup) -> str:
     )
     colours = sheet[: sheet.index("* {")]
     rules = "\n".join(line for line in sheet.splitlines() if _STYLES.match(line))
-    style = f"<style>{colours}{rules}\nsvg {{ background: var(--paper); font-family: sans-serif; }}</style>"
-    return re.sub(r"(<svg [^>]*)>", rf'\1 xmlns="http://www.w3.org/2000/svg">{style}', str(svg), count=1)
+    style = Markup(
+        "<style>{}{}\nsvg {{ background: var(--paper); font-family: sans-serif; }}</style>"
+    ).format(Markup(colours), Markup(rules))
+    entry = Markup(
+        '<line class="series-{0} curve{1}" x1="46" x2="72" y1="{2}" y2="{2}"/><text x="80" y="{3}">{4}</text>'
+    )
+    below = []
+    for number, (colour, dashed, words) in enumerate(figure.legend):
+        y = charts.HEIGHT + 14 + 16 * number
+        below.append(entry.format(colour, " validation" if dashed else "", y - 4, y, words))
+    title = Markup('<text class="title" x="46" y="-8">{}</text>').format(figure.title)
+    height = charts.HEIGHT + 24 + 16 * len(figure.legend) + 12
+    frame = Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 -24 {0} {1}" width="{2}" height="{3}">'
+    ).format(charts.WIDTH, height, 2 * charts.WIDTH, 2 * height)
+    inside = Markup(str(figure.svg).partition(">")[2].removesuffix("</svg>"))
+    return str(frame + style + title + inside + Markup("").join(below) + Markup("</svg>\n"))

@@ -50,7 +50,7 @@ def write_analysis(records: Sequence[Record], out: Path) -> None:
     (out / "figures").mkdir(parents=True, exist_ok=True)
     view = _view(records)
     for figure in view["figures"]:
-        write_text(out / "figures" / f"{figure.name}.svg", figures.standalone(figure.svg))
+        write_text(out / "figures" / f"{figure.name}.svg", figures.standalone(figure))
     page = page_environment("analysis/templates").get_template("analysis.html.jinja").render(**view)
     write_text(out / "analysis.html", page)
     write_text(out / "analysis.json", text)
@@ -60,19 +60,19 @@ def _view(records: Sequence[Record]) -> dict[str, Any]:
     """What the page's template is filled with."""
     sources = [source for source in ("text", "prompts") if source in records[0]["activation"]]
     activation = [(source, figures.activation_figures(records, source)) for source in sources]
-    lorenz = figures.lorenz_figure(records)
+    masses = [figures.lorenz_figure(records), *figures.mass_figures(records)]
     models = [_model_view(record, number) for number, record in enumerate(records, start=1)]
     losses = list(dict.fromkeys(record["sensitivity"]["loss"] for record in records))
     return {
         "title": "What is inside",
         "headline": _headline(records, sources[0]),
         "activation": activation,
-        "lorenz": lorenz,
+        "masses": masses,
         "models": models,
         "losses": [_LOSSES[loss] for loss in losses],
         "figures": [
             *(figure for _, of_source in activation for figure in of_source),
-            lorenz,
+            *masses,
             *(figure for model in models for figure in model["zeroing"]),
         ],
         "version": __version__,
@@ -82,11 +82,12 @@ def _view(records: Sequence[Record]) -> dict[str, Any]:
 
 def _headline(records: Sequence[Record], source: str) -> str:
     shares = [
-        f"{format_value(mean_share(record, source), 'percent')} of {record['model']['name']}'s units"
-        for record in records
+        f"{format_value(mean_share(record, source), 'percent')} {'of units fire ' if not place else ''}in "
+        f"{record['model']['name']}"
+        for place, record in enumerate(records)
     ]
     listed = shares[0] if len(shares) == 1 else f"{', '.join(shares[:-1])} and {shares[-1]}"
-    return f"{listed} fire at a token of {'text' if source == 'text' else 'a prompt'}"
+    return f"At a token of {'text' if source == 'text' else 'a prompt'}, {listed}"
 
 
 def mean_share(record: Record, source: str, stack: str | None = None) -> float:
@@ -106,8 +107,9 @@ def _model_view(record: Record, number: int) -> dict[str, Any]:
             ("layers", f"{model['encoder_layers']} + {model['decoder_layers']}"),
             ("trained by", model["objective"] or "not said"),
             ("mean loss", format_value(sensitivity["mean_loss"])),
-            ("Gini of sensitivity", f"{overall['gini']:.3f}"),
+            ("sensitivity: Gini", f"{overall['gini']:.3f}"),
             ("hold half of it", format_value(overall["share_for_half"], "percent")),
+            ("the top 1 % hold", format_value(overall["held_by_top"]["0.01"], "percent")),
         ],
         "notes": [entry["note"] for entry in record["inputs"].values() if entry["note"]],
         "layers": [
@@ -160,9 +162,9 @@ def _cell(group: Record | None, even: float, mass: float) -> dict[str, Any] | No
     ratio = group["mass"] / (group["parameters"] * even) if even else 0.0
     strength = abs(math.log(ratio)) / math.log(_DARKEST) if ratio else 1.0
     return {
-        "ratio": f"{ratio:.2g}×" if ratio < 100 else f"{ratio:.0f}×",
+        "ratio": "< 0.01×" if ratio < 0.01 else f"{ratio:.2g}×" if ratio < 100 else f"{ratio:.0f}×",
         "above": ratio >= 1.0,
         "strength": min(100.0, 100.0 * strength),
-        "title": f"{format_value(group['mass'] / mass if mass else 0.0, 'percent')} of the mass in "
+        "title": f"{format_value(group['mass'] / mass if mass else 0.0, 'percent')} of all sensitivity in "
         f"{group['parameters']:,} parameters; Gini {group['gini']:.3f}",
     }

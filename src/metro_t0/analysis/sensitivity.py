@@ -16,7 +16,7 @@ not compared with each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,7 @@ from metro_t0.analysis.parameters import Group, parameter_groups
 from metro_t0.analysis.statistics import MagnitudeHistogram
 
 LORENZ_POINTS = 51
+_TOP_SHARES = (0.001, 0.01, 0.1)
 _AT_ONCE = 1 << 22
 
 
@@ -60,6 +61,7 @@ class Sensitivity:
         mass: sum of all sensitivities, in nats.
         gini: of all sensitivities; 0 where all parameters answer for as much.
         share_for_half: the least share of them, 0-1, that holds half of the mass; 0.5 at most.
+        held_by_top: what the most sensitive hold of the mass, 0-1, by their share of all as text.
         lorenz: what the least sensitive 0 %, 2 %, ... 100 % hold of the mass.
         groups: in the order of the network.
     """
@@ -69,6 +71,7 @@ class Sensitivity:
     mass: float
     gini: float
     share_for_half: float
+    held_by_top: Mapping[str, float]
     lorenz: tuple[float, ...]
     groups: tuple[GroupSensitivity, ...]
 
@@ -166,6 +169,7 @@ class SensitivityMeter:
             everything.total,
             everything.gini(),
             everything.share_for_half(),
+            {str(share): everything.held_by_top(share) for share in _TOP_SHARES},
             tuple(everything.lorenz_curve(LORENZ_POINTS).tolist()),
             tuple(groups),
         )

@@ -88,10 +88,8 @@ def analyze(
 
     if len(models) > MOST_MODELS:
         raise ValueError(f"{len(models)} models do not go on one page: give at most {MOST_MODELS}")
-    try:  # said now, not after the work
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write {out}: {error.strerror}") from error
+    if out.exists() and not out.is_dir():  # said now, not after the work
+        raise ValueError(f"cannot write {out}: it is a file, and the analysis is a folder")
     records = analyze_all(
         models,
         corpus=data,
@@ -103,7 +101,10 @@ def analyze(
         ),
         console=Console(stderr=True),
     )
-    write_analysis(records, out)
+    try:
+        write_analysis(records, out)
+    except OSError as error:
+        raise ValueError(f"cannot write {out}: {error.strerror}") from error
     if as_json:
         print(
             json.dumps(
@@ -140,7 +141,7 @@ def _table(records: list[dict[str, Any]]) -> Any:
         table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         overall, ranks = record["sensitivity"]["overall"], record["sensitivity"]["rank_correlation"]
-        rank = ranks["first_order"] if ranks else None
+        rank = ranks["mass"] if ranks else None
         table.add_row(
             Text(record["model"]["name"]),
             *(

@@ -27,8 +27,8 @@ ONE_SIZE = "one size"
 """The size's name where a study names none."""
 
 _SHARE = re.compile(r"(\d+)/(\d+) of ([\w.]+)")
-# What says how a machine computes, not what: runs of one study may differ in it.
-_FREE = ("threads", "device", "trackers", "log_every", "save_every", "keep_last", "keep_every")
+FREE_SETTINGS = ("threads", "device", "trackers", "log_every", "save_every", "keep_last", "keep_every")
+"""Settings of training that say how a machine computes, not what: runs of one study may differ in them."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,12 @@ def needs_speeds(study: Study) -> list[str]:
 
 
 def fingerprint(run: PlannedRun, facts: Mapping[str, Any]) -> str:
-    """A checksum of everything that decides a run's outcome: its configuration, and ``facts`` on data and tasks."""
-    config = run.config.model_dump(mode="json")
-    for name in _FREE:
+    """A checksum of everything that decides a run's outcome: its configuration, and ``facts`` on data and tasks.
+
+    Settings at their defaults are left out, so that a setting that a later version adds makes no run another one.
+    """
+    config = run.config.model_dump(mode="json", exclude_defaults=True)
+    for name in FREE_SETTINGS:
         config["training"].pop(name, None)
     text = json.dumps({"config": config, "facts": dict(facts)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

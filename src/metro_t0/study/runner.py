@@ -28,7 +28,7 @@ from metro_t0.evaluation.suite_file import load_suite
 from metro_t0.evaluation.suites import EvaluationSettings, evaluate
 from metro_t0.prompts.mixture import load_mixture
 from metro_t0.study.costs import Costs, measured_costs
-from metro_t0.study.plan import Plan, PlannedRun, fingerprint, plan_runs
+from metro_t0.study.plan import FREE_SETTINGS, Plan, PlannedRun, fingerprint, plan_runs
 from metro_t0.study.record import (
     Record,
     evaluation_summary,
@@ -166,6 +166,9 @@ def _planned(
 def described(study: Study) -> dict[str, Any]:
     """A study as plain values that name no place on this machine: of each file its name and a checksum."""
     values = study.model_dump(mode="json")
+    for part in (values, *values["finetunings"].values()):
+        for name in FREE_SETTINGS:
+            part["settings"].pop(f"training.{name}", None)
     for finetuning in values["finetunings"].values():
         for kind in ("mixture", "suite"):
             file = Path(finetuning[kind])

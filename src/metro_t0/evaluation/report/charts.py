@@ -35,6 +35,7 @@ class Line:
         y: ``[points]``.
         colour: 0-3, a colour of the style sheet.
         measured_now_and_then: a validation curve: dashed, with a dot a measurement.
+        exact: a curve without noise, drawn as it is however many points it has.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Line:
     y: np.ndarray
     colour: int = 0
     measured_now_and_then: bool = False
+    exact: bool = False
 
 
 def format_value(value: float, unit: Unit = "number") -> str:
@@ -96,7 +98,9 @@ def running_mean(y: np.ndarray) -> np.ndarray:
 
 def is_smoothed(line: Line) -> bool:
     """Whether the curve is drawn as points in the background and a running mean in front."""
-    return not line.measured_now_and_then and int(np.isfinite(line.y).sum()) >= _SMOOTH_FROM
+    return (
+        not line.measured_now_and_then and not line.exact and int(np.isfinite(line.y).sum()) >= _SMOOTH_FROM
+    )
 
 
 def line_chart(
@@ -107,6 +111,8 @@ def line_chart(
     from_zero: bool,
     description: str,
     x_ticks: Sequence[float] | None = None,
+    x_end: float | None = None,
+    diagonal: bool = False,
 ) -> Markup:
     """Curves on shared axes, as one ``<svg>``.
 
@@ -116,7 +122,9 @@ def line_chart(
         unit: of the vertical axis.
         from_zero: the vertical axis starts at 0.
         description: what one sees, for readers who cannot.
-        x_ticks: the horizontal axis from the first of them to the last; by default round numbers from 0.
+        x_ticks: the horizontal axis begins at the first of them; by default round numbers from 0.
+        x_end: where it ends, by default at the last tick.
+        diagonal: a dashed line from corner to corner, for what would be even.
     """
     finite = [(line, np.isfinite(line.y)) for line in lines]
     values = np.concatenate([line.y[mask] for line, mask in finite])
@@ -129,7 +137,7 @@ def line_chart(
         x_ticks = [t for t in nice_ticks(min(x_low, 0.0), x_high) if t <= x_high * 1.02 or t == 0]
         x_low, x_high = min(x_low, 0.0), x_high or 1.0
     else:
-        x_low, x_high = x_ticks[0], max(x_ticks[-1], x_ticks[0] + 1.0)
+        x_low, x_high = x_ticks[0], x_ticks[-1] if x_end is None else x_end
 
     def across(value: float) -> float:
         return _LEFT + (value - x_low) / (x_high - x_low) * (WIDTH - _LEFT - _RIGHT)
@@ -150,6 +158,8 @@ def line_chart(
     for tick in x_ticks:
         parts.append(_text(across(tick), HEIGHT - _BOTTOM + 15, format_value(tick), "middle"))
     parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 3, x_label, "middle"))
+    if diagonal:
+        parts.append(_diagonal(_TOP))
     parts.append(Markup("</g>"))
     for line, mask in finite:
         if not mask.any():
@@ -172,6 +182,12 @@ def line_chart(
             parts.append(_path(points, _curve(line)))
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, description, Markup("").join(parts)
+    )
+
+
+def _diagonal(top: float) -> Markup:
+    return Markup('<line class="diagonal" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+        _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM, top
     )
 
 
@@ -226,16 +242,11 @@ def scatter_chart(
         parts.append(_text(across(tick), HEIGHT - _BOTTOM + 15, format_value(round(tick, 12)), "middle"))
     parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 3, x_label, "middle"))
     parts.append(_text(0, 11, y_label, "start"))
-    parts.append(
-        Markup('<line class="diagonal" x1="{}" x2="{}" y1="{}" y2="{}"/></g>').format(
-            _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM, top
-        )
+    parts += [_diagonal(top), Markup("</g>")]
+    point = Markup(
+        '<circle class="series-0 dot point" cx="{:.1f}" cy="{:.1f}" r="3.4"><title>{}</title></circle>'
     )
-    for x, y, name in points:
-        parts.append(
-            Markup('<circle class="series-0 dot point" cx="{:.1f}" cy="{:.1f}" r="3.4"><title>{}</title></circle>')
-            .format(across(x), down(y), name)
-        )  # fmt: skip
+    parts += [point.format(across(x), down(y), name) for x, y, name in points]
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, description, Markup("").join(parts)
     )
