@@ -94,7 +94,7 @@ def ablate(
     if dry_run:
         _show_plan(prepare_study(the_study, data, out, settings, console))
         return
-    with stoppable():
+    with stoppable("the same command"):
         outcome = run_study(the_study, data, out, settings, console)
     if outcome.elsewhere:
         console.print(f"{len(outcome.elsewhere)} runs are being made by other processes", highlight=False)

@@ -22,7 +22,9 @@ from metro_t0.config import FinetuneConfig, load_finetune_config
 from metro_t0.data.preparation import vocabulary_checksum
 from metro_t0.data.prepare import PreparedCorpus
 from metro_t0.data.rows import TokenRows
+from metro_t0.evaluation.course import Course
 from metro_t0.evaluation.records import is_evaluation, read_evaluation, read_run
+from metro_t0.evaluation.suite_file import load_suite
 from metro_t0.evaluation.suites import EvaluationSettings, evaluate
 from metro_t0.prompts.mixture import load_mixture
 from metro_t0.study.costs import Costs, measured_costs
@@ -37,6 +39,7 @@ from metro_t0.study.record import (
 from metro_t0.study.study_file import Finetuning, Study
 from metro_t0.study.study_folder import StudyFolder
 from metro_t0.tokenization.inspection import open_tokenizer
+from metro_t0.training.interruption import stopped_at_once
 from metro_t0.training.metrics import NonFiniteError
 from metro_t0.training.run import finetune, pretrain
 from metro_t0.training.run_directory import environment
@@ -191,10 +194,17 @@ def run_study(
         ValueError: as ``prepare_study``; a record is of something else; a mixture cannot be built.
         RunStoppedError: SIGTERM or SIGINT came; the same call goes on.
     """
-    prepared = prepare_study(study, data, out, settings, console)
+    with stopped_at_once():
+        return _run_study(prepare_study(study, data, out, settings, console), data, out, settings, console)
+
+
+def _run_study(
+    prepared: PreparedStudy, data: Path, out: Path, settings: StudySettings, console: Console | None
+) -> StudyOutcome:
     worker = _Worker(prepared, data, StudyFolder(out), settings, console)
     # What concerns all runs fails before the first of them.
     for name in prepared.study.finetunings:
+        worker.check_suite(name)
         worker.mixture(name)
     outcome = StudyOutcome()
     for number, run in enumerate(prepared.plan.runs, start=1):
@@ -335,6 +345,14 @@ class _Worker:
                 console=self.console,
             )
         return found
+
+    def check_suite(self, name: str) -> None:
+        """See that a row of a finetuning's suite can be asked, before the hours that come before the ranking."""
+        finetuning = self.prepared.study.finetunings[name]
+        suite = load_suite(
+            finetuning.suite, templates=self.settings.templates, data_root=self.settings.data_root
+        )
+        Course.begin(suite, limit=1, seed=0, say=self.say)
 
     def mixture(self, name: str) -> None:
         """See that a finetuning's mixture is built; the first process that comes here builds it."""
