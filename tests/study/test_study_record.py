@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from metro_t0.evaluation.records import read_run
+from metro_t0.evaluation.predictions import Prediction, TemplatePredictions, write_predictions
+from metro_t0.evaluation.records import EvaluationRecord, read_evaluation, read_run
 from metro_t0.study.record import (
     Record,
     evaluation_summary,
@@ -22,40 +24,34 @@ from metro_t0.study.record import (
 )
 
 
-class Evaluation:
-    """What ``evaluation_summary`` reads of an evaluation, of one task."""
-
-    def __init__(self, right: np.ndarray) -> None:
-        self.right = right
-        templates = [{"template": str(column)} for column in range(right.shape[1])]
-        self.results = {"tasks": [{"task": "one", "chance": 0.25, "templates": templates}]}
-
-    def template_predictions(self, task: str, template: str) -> Column | None:
-        column = self.right[:, int(template)]
-        items = [Item(row, int(v), 1) for row, v in enumerate(column) if not np.isnan(v)]
-        return Column(items) if items else None
-
-
-class Column:
-    def __init__(self, items: list[Item]) -> None:
-        self.items = items
-
-
-class Item:
-    def __init__(self, row: int, prediction: int, gold: int) -> None:
-        self.row, self.prediction, self.gold = row, prediction, gold
+def write_evaluation(folder: Path, right: np.ndarray) -> EvaluationRecord:
+    """An evaluation of one task with these outcomes, as evaluations are on the disk."""
+    templates = [{"template": str(column)} for column in range(right.shape[1])]
+    for entry, column in zip(templates, right.T, strict=True):
+        items = [
+            Prediction(row, "which?", ["a", "b"], [-1.0, -2.0], [1, 1], prediction=int(not one), gold=0)
+            for row, one in enumerate(column)
+            if not np.isnan(one)
+        ]
+        write_predictions(folder / "predictions", TemplatePredictions("one", entry["template"], items))
+    tasks = [{"task": "one", "chance": 0.25, "templates": templates}]
+    (folder / "results.json").write_text(json.dumps({"format_version": 2, "tasks": tasks}))
+    return read_evaluation(folder)
 
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 5))
 outcomes = arrays(float, shapes, elements=st.sampled_from([0.0, 1.0, np.nan]))
 
 
+@settings(max_examples=30, deadline=None)
 @given(outcomes)
 def test_outcomes_come_back_as_they_were(right: np.ndarray) -> None:
     # Of what no template asked nothing is kept, and of a template that asked nothing neither.
     kept = right[:, ~np.isnan(right).all(axis=0)]
     kept = kept[~np.isnan(kept).all(axis=1)]
-    values = {"finetunings": {"f": json.loads(json.dumps(evaluation_summary(Evaluation(right))))}}  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        summary = evaluation_summary(write_evaluation(Path(folder), right))
+    values = {"finetunings": {"f": json.loads(json.dumps(summary))}}
     tasks = Record(values).tasks("f")
     if not kept.size:
         assert not tasks
