@@ -26,11 +26,12 @@ from metro_t0.config import OptimizerSettings  # noqa: E402
 from metro_t0.data.rows import TokenRows  # noqa: E402
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration  # noqa: E402
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining  # noqa: E402
-from metro_t0.objectives.base import Objective  # noqa: E402
+from metro_t0.objectives.base import Inspectable, Objective  # noqa: E402
 from metro_t0.objectives.metro import MetroObjective  # noqa: E402
 from metro_t0.objectives.prompted import PromptedObjective  # noqa: E402
 from metro_t0.training.distributed import Parallel, World, joined, whole  # noqa: E402
 from metro_t0.training.optimizer import build_optimizer  # noqa: E402
+from metro_t0.training.samples import Samples  # noqa: E402
 from metro_t0.training.training_data import TrainingData  # noqa: E402
 from metro_t0.training.update import Updater  # noqa: E402
 from metro_t0.training.validation import Validation  # noqa: E402
@@ -87,6 +88,13 @@ TASKS: dict[str, Task] = {
 }
 
 
+class _Digits:
+    """Pieces that are the ids, so that sums tell of them."""
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [str(index) for index in ids]
+
+
 def run_task(task: str, world: World, kind: Kind) -> list[dict[str, Any]]:
     """What every step was, and last what validation found and how far the weights have gone."""
     torch.manual_seed(1)
@@ -114,7 +122,8 @@ def run_task(task: str, world: World, kind: Kind) -> list[dict[str, Any]]:
         found.append(
             {
                 "loss": float(tally.loss),
-                "norm": float(tally.norm),
+                "norm": float(tally.norms.total),
+                "norms": {part: float(norm) for part, norm in tally.norms.parts.items()},
                 "skipped": bool(tally.nonfinite.any()),
                 "totals": dict(zip(tally.names, tally.totals.tolist(), strict=True)),
                 "passes": len(batches),
@@ -124,6 +133,15 @@ def run_task(task: str, world: World, kind: Kind) -> list[dict[str, Any]]:
         if step.step == STEPS // 2:
             found[-1]["validation"] = validation.run(parallel, "fp32")
     found[-1]["validation"] = validation.run(parallel, "fp32")
+    if isinstance(objective, Inspectable):
+        samples = Samples(objective, held_out, _Digits()).take(parallel, "fp32")
+        found[-1]["samples"] = {
+            str(place): {
+                name: sum(value for value in map(float, filter(None, row[name])))
+                for name in ("original", "replaced", "detection", "restored")
+            }
+            for place, row in enumerate(samples)
+        }
     found[-1]["weights"] = {
         name: float(whole(value.detach()).double().norm()) for name, value in model.named_parameters()
     }

@@ -443,10 +443,24 @@ class TestTotals:
         assert totals["lm_accuracy_kept"] == [1, 2]
         assert totals["rtd_recall"] == [3 if says_replaced else 0, 3]
         assert totals["rtd_specificity"] == [0 if says_replaced else 7, 7]
+        assert totals["rtd_precision"] == ([3, 10] if says_replaced else [0, 0])
         likely, unlikely = np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))
         replaced, original = (likely, unlikely) if says_replaced else (unlikely, likely)
         assert totals["rtd_loss"] == pytest.approx([3 * replaced + 7 * original, 10])
         assert totals["auxiliary_loss"][1] == totals["lm_loss"][1] == 5
+        parts = [totals[f"lm_loss_{part}"] for part in ("replaced", "kept")]
+        assert [count for _, count in parts] == [3, 2]
+        assert sum(part for part, _ in parts) == pytest.approx(totals["lm_loss"][0])
+        assert parts[1][0] < totals["lm_loss"][0] / 2, "one of two kept tokens is what it always answers"
+        certain, doubtful = (8, 1) if says_replaced else (1, 8)
+        assert totals[f"rtd_bin_share_{certain}"] == [10, 10] and totals[f"rtd_bin_share_{doubtful}"] == [
+            0,
+            10,
+        ]
+        assert totals[f"rtd_predicted_{certain}"] == pytest.approx(
+            [10 / (1 + np.exp(-2.0 if says_replaced else 2.0)), 10]
+        )
+        assert totals[f"rtd_observed_{certain}"] == [3, 10]
         if target == "all":
             assert totals["lm_accuracy_all"] == [2, 10]
         else:

@@ -96,7 +96,7 @@ def losses(preset: str, dtype: torch.dtype, repetition: int = 0) -> Losses:
         tally = updater.run(step, batches, rate)
         assert not tally.nonfinite.any()
         found["loss"].append(tally.loss.item())
-        found["gradient_norm"].append(tally.norm.item())
+        found["gradient_norm"].append(tally.norms.total.item())
         for name in objective.loss_parts:
             total, count = tally.totals[tally.names.index(name)].tolist()
             found[name].append(total / count)

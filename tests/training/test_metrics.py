@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metro_t0.training.gradient_norms import Norms
 from metro_t0.training.metrics import (
     Meter,
     MetricsFile,
@@ -30,7 +31,7 @@ def tally(total: float, count: float, loss: float, broken: tuple[str, ...] = ())
         ("lm_loss", "rtd_loss"),
         torch.tensor([[value, count], [1.0, 2.0]], dtype=torch.float64),
         torch.tensor(loss, dtype=torch.float64),
-        torch.tensor(3.0),
+        Norms(torch.tensor(3.0), {"encoder": torch.tensor(2.0)}),
         flags,
     )
 
@@ -43,7 +44,7 @@ def test_values_are_sums_over_counts(steps: list[tuple[float, int, float]]) -> N
     values = log.read()
     assert values["lm_loss"] == pytest.approx(sum(s[0] for s in steps) / sum(s[1] for s in steps))
     assert values["loss"] == pytest.approx(sum(s[2] for s in steps) / len(steps))
-    assert values["gradient_norm"] == 3.0
+    assert values["gradient_norm"] == 3.0 and values["gradient_norm_encoder"] == 2.0
     log.add(tally(5.0, 2.0, 1.5), len(steps) + 1)
     assert log.read()["lm_loss"] == 2.5
 

@@ -12,7 +12,6 @@ from metro_t0.config import OptimizerSettings
 from metro_t0.training.optimizer import (
     apply_update,
     build_optimizer,
-    gradient_norm,
     learning_rate_at,
     set_learning_rate,
 )
@@ -28,6 +27,10 @@ def parameters_with_gradients(seed: int, scale: float = 1.0) -> list[nn.Paramete
     for parameter in parameters:
         parameter.grad = torch.randn(parameter.shape, generator=generator) * scale
     return parameters
+
+
+def gradient_norm(parameters: list[nn.Parameter]) -> torch.Tensor:
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def test_the_schedule_warms_up_and_decays_to_nothing() -> None:

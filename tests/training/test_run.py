@@ -117,6 +117,11 @@ def test_a_run_leaves_what_its_contract_says(whole: Path, corpus: Path) -> None:
         "gradient_norm",
     } <= set(train[1])
     assert "lm_accuracy_all" in validation[20] and "lm_accuracy_all" not in train[20]
+    assert {"rtd_precision", "lm_loss_replaced", "lm_loss_kept", "gradient_norm_encoder"} <= set(train[1])
+    assert {"rtd_predicted_0", "activation_share_encoder_0"} <= set(validation[20]) - set(train[20])
+    shown = samples_of(whole)
+    assert [line["step"] for line in shown] == [0, 20, 40, 60] and shown[-1]["tokens"] == train[60]["tokens"]
+    assert len({json.dumps([row["original"] for row in line["rows"]]) for line in shown}) == 1
     assert train[60]["loss"] < train[1]["loss"]
     assert steps_saved(whole / "checkpoints")[-1] == 60
     assert not list(whole.rglob(".*.partial"))
@@ -267,8 +272,13 @@ def kill_inside_a_save(process: subprocess.Popen[str], run: Path) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
+def samples_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def assert_same_run(run: Path, whole: Path) -> None:
-    """Bit for bit: every number of every step, and the weights."""
+    """Bit for bit: every number of every step, every sample, and the weights."""
+    assert samples_of(run) == samples_of(whole)
     for kind in ("train", "validation"):
         assert losses(run, kind) == losses(whole, kind)
     one, other = (MetroT0ForPreTraining.from_pretrained(path / "model").state_dict() for path in (whole, run))

@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ class RunRecord:
         data_card: card of the prepared corpus or mixture, where the run says where it lies or holds a copy.
         metrics: lines of ``metrics.jsonl``, by kind, in the order of steps; of a step logged twice (a
             resumed run repeats the steps since its checkpoint) the later line.
+        samples: lines of ``samples.jsonl``, in the order of steps; none where the run wrote none.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class RunRecord:
     environment: Record
     data_card: Record
     metrics: dict[Part, list[Record]]
+    samples: list[Record] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -128,7 +130,36 @@ def read_run(path: Path) -> RunRecord:
         environment=environment,
         data_card=_find_data_card(path, config, environment),
         metrics={part: [lines[step] for step in sorted(lines)] for part, lines in metrics.items()},
+        samples=_read_samples(path / "samples.jsonl"),
     )
+
+
+_SAMPLE_LISTS = {
+    "original": (str,),
+    "masked": (bool,),
+    "replaced": (str, type(None)),
+    "detection": (float, int, type(None)),
+    "restored": (str, type(None)),
+}
+
+
+def _read_samples(path: Path) -> list[Record]:
+    if not path.is_file():
+        return []
+    lines: dict[float, Record] = {}
+    for number, line in _parse_json_lines(path.read_bytes(), str(path), may_be_cut=True):
+        rows = line.get("rows")
+        if not _is_number(line.get("step")) or not isinstance(rows, list) or not all(map(_is_sample, rows)):
+            raise ValueError(f"{path}, line {number}: not a step and rows of samples")
+        lines[line["step"]] = line
+    return [lines[step] for step in sorted(lines)]
+
+
+def _is_sample(row: object) -> bool:
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), list) for name in _SAMPLE_LISTS):
+        return False
+    alike = len({len(row[name]) for name in _SAMPLE_LISTS}) == 1
+    return alike and all(isinstance(v, kinds) for name, kinds in _SAMPLE_LISTS.items() for v in row[name])
 
 
 def is_evaluation(path: Path) -> bool:

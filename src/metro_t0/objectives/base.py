@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,6 +38,27 @@ class ObjectiveOutput:
     totals: dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What an objective that corrupts text by a model did to some rows, token by token.
+
+    Attributes:
+        original: ids ``[B, T]``.
+        real: bool ``[B, T]``, what is not padding.
+        masked: bool ``[B, T]``, positions where the corrupting model wrote.
+        corrupted: ids ``[B, T]``, the text with what it wrote.
+        detection: float32 ``[B, T]``, the probability that a token was replaced; not a number where none was asked.
+        restored: ids ``[B, T]``, what the decoder holds most likely at masked positions, elsewhere the original.
+    """
+
+    original: torch.Tensor
+    real: torch.Tensor
+    masked: torch.Tensor
+    corrupted: torch.Tensor
+    detection: torch.Tensor
+    restored: torch.Tensor
+
+
 class Objective(Protocol):
     """One way to train: METRO, span corruption, or prompted sequence-to-sequence."""
 
@@ -58,4 +79,13 @@ class Objective(Protocol):
         self, model: nn.Module, batch: Batch, normalizers: Mapping[str, float | torch.Tensor] | None = None
     ) -> ObjectiveOutput:
         """The loss of a batch; without normalizers the batch's own counts divide its sums."""
+        ...
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """An objective that can show what it does to single tokens."""
+
+    def inspect(self, model: nn.Module, batch: Batch) -> Inspection:
+        """What happens to a collated batch on the model's device; without gradients, in evaluation mode."""
         ...

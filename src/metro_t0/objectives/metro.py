@@ -24,10 +24,12 @@ from torch import nn
 
 from metro_t0.modeling.attention import at_positions
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
-from metro_t0.objectives.base import Batch, ObjectiveOutput, Row, RowKey
+from metro_t0.objectives.base import Batch, Inspection, ObjectiveOutput, Row, RowKey
+from metro_t0.objectives.calibration import calibration_totals
 from metro_t0.objectives.masking import Masking, mask_tokens, row_generator
 from metro_t0.objectives.padding import LENGTH_MULTIPLE, lengths_mask, pad_rows
 from metro_t0.objectives.scoring import TokenScores, sample_rows, score_tokens
+from metro_t0.objectives.tally import Tally
 
 
 @dataclass
@@ -171,27 +173,19 @@ class MetroObjective:
         Raises:
             ValueError: a setting that needs a part that the model does not have.
         """
-        self._check_model(model)
-        padding = model.config.pad_token_id
-        original, masked, mask = batch["original_ids"], batch["masked_ids"], batch["mask"]
-        assert original is not None and masked is not None and mask is not None
-        real = original.ne(padding)
-        positions, attention_mask = batch.get("masked_positions"), batch.get("attention_mask")
-        if positions is None:
-            positions = _positions_of(mask)
-            attention_mask = None if real.device.type == "cpu" and bool(real.all()) else real
-        text = _Text(original, mask, real, attention_mask, positions)
-        draws, corrupted = batch.get("draws"), batch.get("replaced_ids")
-        if draws is None and corrupted is None:
-            draws = torch.rand(positions.shape, device=positions.device)
-        auxiliary = _auxiliary_scores(self, model, masked, text, draws if corrupted is None else None)
-        if corrupted is None:
-            assert auxiliary.samples is not None
-            corrupted = text.with_replacements(masked, auxiliary.samples)
-        states = _run_main_model(self, model, text, corrupted)
+        step = _run_models(self, model, batch)
         if normalizers is None:
-            normalizers = {"masked": text.counted.sum(), "tokens": real.sum()}
-        return _losses(self, model, text, corrupted, auxiliary, states, normalizers)
+            normalizers = {"masked": step.text.counted.sum(), "tokens": step.text.real.sum()}
+        return _losses(self, model, step, normalizers)
+
+    def inspect(self, model: nn.Module, batch: Batch) -> Inspection:
+        """What the models make of a collated batch, token by token; through the model's own forward, as a loss.
+
+        To be called without gradients and in evaluation mode.
+        """
+        inspection = model(**batch, objective=_Inspecting(self))
+        assert isinstance(inspection, Inspection)
+        return inspection
 
     def reads_whole_decoder(self, model: MetroT0ForPreTraining) -> bool:
         """Whether anything is computed from decoder states of positions that are not masked."""
@@ -200,7 +194,12 @@ class MetroObjective:
         at_decoder = model.rtd_head is not None and model.config.rtd_location == "decoder"
         return at_decoder and self.rtd_positions == "all"
 
-    def _check_model(self, model: MetroT0ForPreTraining) -> None:
+    def check_model(self, model: MetroT0ForPreTraining) -> None:
+        """Refuse a model that lacks what the settings need.
+
+        Raises:
+            ValueError: a setting that needs a part that the model does not have.
+        """
         if model.rtd_head is None and (self.gate_lm_by_rtd or self.rtd_weight != 0.0):
             raise ValueError(
                 "this model has no replaced token detection head (rtd_head: none): set rtd_weight to 0 and "
@@ -212,6 +211,20 @@ class MetroObjective:
                 "a detection head on a decoder whose target is masked sees masked positions only: set "
                 "rtd_positions to masked"
             )
+
+
+@dataclass(frozen=True)
+class _Inspecting:
+    """Takes the objective's place in the model's forward where what was done is wanted and no loss is."""
+
+    objective: MetroObjective
+
+    def compute(
+        self, model: MetroT0ForPreTraining, batch: Mapping[str, torch.Tensor | None], normalizers: None = None
+    ) -> Inspection:
+        assert not torch.is_grad_enabled(), "with gradients the decoder may give masked positions alone"
+        step = _run_models(self.objective, model, batch)
+        return _inspection(model, step)
 
 
 @dataclass(frozen=True)
@@ -279,6 +292,48 @@ class _MainStates:
     decoder_at_masked: bool
     detection: torch.Tensor | None
     detection_at_masked: bool
+
+
+@dataclass(frozen=True)
+class _Step:
+    """All forward passes of a batch.
+
+    Attributes:
+        text: as it was.
+        corrupted: ids ``[B, T]``, what the main encoder read.
+        replaced: detection labels, bool ``[B, T]``; a sample equal to the original is not replaced.
+        auxiliary: scores of the auxiliary model at masked positions, ``[B * M]``.
+        states: what the main model made of it.
+    """
+
+    text: _Text
+    corrupted: torch.Tensor
+    replaced: torch.Tensor
+    auxiliary: TokenScores
+    states: _MainStates
+
+
+def _run_models(
+    objective: MetroObjective, model: MetroT0ForPreTraining, batch: Mapping[str, torch.Tensor | None]
+) -> _Step:
+    objective.check_model(model)
+    original, masked, mask = batch["original_ids"], batch["masked_ids"], batch["mask"]
+    assert original is not None and masked is not None and mask is not None
+    real = original.ne(model.config.pad_token_id)
+    positions, attention_mask = batch.get("masked_positions"), batch.get("attention_mask")
+    if positions is None:
+        positions = _positions_of(mask)
+        attention_mask = None if real.device.type == "cpu" and bool(real.all()) else real
+    text = _Text(original, mask, real, attention_mask, positions)
+    draws, corrupted = batch.get("draws"), batch.get("replaced_ids")
+    if draws is None and corrupted is None:
+        draws = torch.rand(positions.shape, device=positions.device)
+    auxiliary = _auxiliary_scores(objective, model, masked, text, draws if corrupted is None else None)
+    if corrupted is None:
+        assert auxiliary.samples is not None
+        corrupted = text.with_replacements(masked, auxiliary.samples)
+    replaced = corrupted.ne(original) & real
+    return _Step(text, corrupted, replaced, auxiliary, _run_main_model(objective, model, text, corrupted))
 
 
 def _positions_of(mask: torch.Tensor) -> torch.Tensor:
@@ -352,68 +407,62 @@ def _run_main_model(
 def _losses(
     objective: MetroObjective,
     model: MetroT0ForPreTraining,
-    text: _Text,
-    corrupted: torch.Tensor,
-    auxiliary: TokenScores,
-    states: _MainStates,
+    step: _Step,
     normalizers: Mapping[str, float | torch.Tensor],
 ) -> MetroOutput:
-    tally = _Tally(normalizers)
-    # Detection labels; a sample equal to the original is not replaced.
-    replaced = corrupted.ne(text.original) & text.real
+    tally, text = Tally(normalizers), step.text
     counted = text.counted.flatten()
-    auxiliary_loss = tally.part("auxiliary_loss", auxiliary.losses, counted, "masked")
-    tally.share("auxiliary_accuracy", auxiliary.hits, counted)
-    tally.share("replace_ratio", replaced, text.real)
-    rtd_loss = _detection_loss(objective, text, replaced, states, tally)
+    auxiliary_loss = tally.part("auxiliary_loss", step.auxiliary.losses, counted, "masked")
+    tally.share("auxiliary_accuracy", step.auxiliary.hits, counted)
+    tally.share("replace_ratio", step.replaced, text.real)
+    rtd_loss = _detection_loss(objective, step, tally)
     if rtd_loss is None:
         rtd_loss = torch.zeros_like(auxiliary_loss, requires_grad=False)
-    lm_loss = _language_modelling_loss(objective, model, text, replaced, states, tally)
+    lm_loss = _language_modelling_loss(objective, model, step, tally)
     loss = auxiliary_loss + objective.lm_weight * lm_loss + objective.rtd_weight * rtd_loss
     return MetroOutput(loss, tally.totals, auxiliary_loss, rtd_loss, lm_loss)
 
 
-def _detection_loss(
-    objective: MetroObjective, text: _Text, replaced: torch.Tensor, states: _MainStates, tally: _Tally
-) -> torch.Tensor | None:
-    logits = states.detection
+def _detection_loss(objective: MetroObjective, step: _Step, tally: Tally) -> torch.Tensor | None:
+    logits, text, replaced = step.states.detection, step.text, step.replaced
     if logits is None:
         return None
     counted, kind = text.real, "tokens"
     if objective.rtd_positions == "masked":
-        logits = logits if states.detection_at_masked else text.at_masked(logits)
+        logits = logits if step.states.detection_at_masked else text.at_masked(logits)
         replaced, counted, kind = text.at_masked(replaced), text.counted, "masked"
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     says_replaced = logits >= 0
     tally.share("rtd_recall", says_replaced, replaced & counted)
+    tally.share("rtd_precision", replaced, says_replaced & counted)
     tally.share("rtd_specificity", ~says_replaced, ~replaced & counted)
+    if not torch.is_grad_enabled():
+        # Thirty numbers, which would crowd every training line; validation's say the same.
+        tally.totals.update(calibration_totals(logits, replaced, counted))
     losses = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none")
     return tally.part("rtd_loss", losses, counted, kind)
 
 
 def _language_modelling_loss(
-    objective: MetroObjective,
-    model: MetroT0ForPreTraining,
-    text: _Text,
-    replaced: torch.Tensor,
-    states: _MainStates,
-    tally: _Tally,
+    objective: MetroObjective, model: MetroT0ForPreTraining, step: _Step, tally: Tally
 ) -> torch.Tensor:
+    text, states, replaced = step.text, step.states, step.replaced
     if objective.lm_positions == "all":
         hidden, targets, counted, masked = states.decoder, text.original, text.real, text.mask
     else:
-        hidden = states.decoder if states.decoder_at_masked else at_positions(states.decoder, text.index)
+        hidden = _decoder_at_masked(step)
         targets, replaced = text.at_masked(text.original), text.at_masked(replaced)
         counted = masked = text.counted
     scores = score_tokens(model.project(hidden.flatten(0, 1)), targets.flatten())
     losses, hits = scores.losses.view_as(counted), scores.hits.view_as(counted)
+    for name, among in (("replaced", replaced & counted), ("kept", masked & ~replaced)):
+        tally.mean(f"lm_loss_{name}", losses, among)
+        tally.share(f"lm_accuracy_{name}", hits, among)
     if objective.gate_lm_by_rtd:
         assert states.detection is not None
         gate = states.detection.detach().to(losses.dtype).sigmoid()
         at_all = objective.lm_positions == "all" or states.detection_at_masked
         losses = losses * (gate if at_all else text.at_masked(gate))
-    tally.share("lm_accuracy_replaced", hits, replaced & counted)
-    tally.share("lm_accuracy_kept", hits, masked & ~replaced)
     if not torch.is_grad_enabled() and not states.decoder_at_masked:
         # The official all-position accuracy needs the full projection, so it is for validation alone.
         predicted = model.project(states.decoder).argmax(dim=-1)
@@ -422,22 +471,28 @@ def _language_modelling_loss(
     return tally.part("lm_loss", losses, counted, kind)
 
 
-class _Tally:
-    """Divides sums by the step's counts and keeps them as totals."""
+def _decoder_at_masked(step: _Step) -> torch.Tensor:
+    """``[B, M, D]``."""
+    states = step.states
+    return states.decoder if states.decoder_at_masked else at_positions(states.decoder, step.text.index)
 
-    def __init__(self, normalizers: Mapping[str, float | torch.Tensor]) -> None:
-        self.totals: dict[str, torch.Tensor] = {}
-        self._normalizers = normalizers
 
-    def part(self, name: str, losses: torch.Tensor, counted: torch.Tensor, kind: str) -> torch.Tensor:
-        """Keep the sum of the losses that are counted; return it divided by the step's count of that kind."""
-        total = losses.masked_fill(~counted, 0.0).sum()
-        self.totals[name] = torch.stack([total.detach().float(), counted.sum().float()])
-        normalizer = self._normalizers[kind]
-        if isinstance(normalizer, torch.Tensor):
-            return total / normalizer.clamp(min=1)
-        return total / max(normalizer, 1)
-
-    def share(self, name: str, hits: torch.Tensor, among: torch.Tensor) -> None:
-        """Keep how many of the positions ``among`` are hits."""
-        self.totals[name] = torch.stack([(hits & among).sum(), among.sum()]).float()
+def _inspection(model: MetroT0ForPreTraining, step: _Step) -> Inspection:
+    text, states = step.text, step.states
+    restored = model.project(_decoder_at_masked(step).flatten(0, 1)).argmax(dim=-1)
+    detection = torch.full(text.original.shape, torch.nan, device=text.original.device)
+    if states.detection is not None:
+        probabilities = states.detection.float().sigmoid()
+        if states.detection_at_masked:
+            room = F.pad(detection, (0, 1))
+            detection = room.scatter(1, text.positions, probabilities)[:, :-1]
+        else:
+            detection = probabilities
+    return Inspection(
+        original=text.original,
+        real=text.real,
+        masked=text.mask,
+        corrupted=step.corrupted,
+        detection=detection,
+        restored=text.with_replacements(text.original, restored),
+    )

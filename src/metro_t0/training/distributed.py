@@ -33,7 +33,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from metro_t0.launcher import LaunchedProcess
-from metro_t0.objectives.base import Batch, Objective, ObjectiveOutput
+from metro_t0.objectives.base import Batch, Inspectable, Inspection, Objective, ObjectiveOutput
 from metro_t0.training.interruption import RunStoppedError
 
 Normalizers = Mapping[str, int | torch.Tensor]
@@ -158,8 +158,11 @@ class _Forward(nn.Module):
         super().__init__()
         self.network, self.objective = network, objective
 
-    def forward(self, batch: Batch, normalizers: Normalizers) -> ObjectiveOutput:
-        return self.objective(self.network, batch, normalizers)
+    def forward(self, batch: Batch, normalizers: Normalizers | None) -> ObjectiveOutput | Inspection:
+        if normalizers is not None:
+            return self.objective(self.network, batch, normalizers)
+        assert isinstance(self.objective, Inspectable)
+        return self.objective.inspect(self.network, batch)
 
 
 class Parallel:
@@ -200,6 +203,14 @@ class Parallel:
         """The objective's output on this process's share of a micro-batch, which lies on the device."""
         output: ObjectiveOutput = self._forward(batch, normalizers)
         return output
+
+    def inspect(self, batch: Batch) -> Inspection:
+        """What the objective does to each token of a batch, which lies on the device; all processes call it.
+
+        Inside ``evaluating``, with an objective that is ``Inspectable``.
+        """
+        found: Inspection = self._forward(batch, None)
+        return found
 
     @property
     def is_sharded(self) -> bool:

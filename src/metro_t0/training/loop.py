@@ -28,6 +28,7 @@ from metro_t0.training.metrics import Meter, TrainingLog, Utilization
 from metro_t0.training.optimizer import build_optimizer
 from metro_t0.training.prefetch import Prefetcher
 from metro_t0.training.progress import TrainingProgress
+from metro_t0.training.samples import Samples, points_passed
 from metro_t0.training.saving import CheckpointSaver
 from metro_t0.training.schedule import Schedule, TimeBudget
 from metro_t0.training.trackers import RunMetrics
@@ -40,7 +41,8 @@ from metro_t0.training.validation import Validation
 class Standing:
     """How far a run has come: updates done, real tokens read, seconds of training, the best validation so far.
 
-    ``seconds_aside`` are those of ``seconds`` that validations and saves took.
+    ``seconds_aside`` are those of ``seconds`` that validations, samples and saves took; ``sample_points`` counts the
+    points at which samples have been taken (see samples.py).
     """
 
     step: int = 0
@@ -49,6 +51,7 @@ class Standing:
     best_step: int | None = None
     best_loss: float | None = None
     seconds_aside: float = 0.0
+    sample_points: int = 0
 
 
 class Loop:
@@ -60,7 +63,8 @@ class Loop:
         data: rows.
         settings, optimizer_settings: resolved: nothing is left open (see measure.py).
         validation: fixed rows; None = none.
-        folder: of the run; ``metrics.jsonl`` and ``checkpoints/`` are written there.
+        samples: rows to show token by token, at some of the validations; None = none.
+        folder: of the run; ``metrics.jsonl``, ``samples.jsonl`` and ``checkpoints/`` are written there.
         facts: plain values that every checkpoint carries (the resolved configuration, what the data is).
         tokenizer: saved in every checkpoint.
         title: for the progress bar.
@@ -80,6 +84,7 @@ class Loop:
         optimizer_settings: OptimizerSettings,
         *,
         validation: Validation | None,
+        samples: Samples | None = None,
         folder: Path,
         facts: Mapping[str, Any],
         tokenizer: Saveable | None = None,
@@ -100,6 +105,7 @@ class Loop:
         self._budget, self._clock = budget, clock
         self._precision = settings.precision
         self._validation = validation if validation is not None and validation.batches else None
+        self._samples = samples if self._validation is not None else None
         self._folder, self._facts, self._tokenizer = folder, dict(facts), tokenizer
         self._title, self._console, self._world = title, console, world or World()
         self._parallel = Parallel(model, objective, self._world, settings.parallel)
@@ -165,6 +171,7 @@ class Loop:
                 self._settings.trackers,
                 self._facts.get("config"),
                 written=self._world.is_main,
+                samples=self._samples is not None,
             ) as metrics,
             self._source,
             saver,
@@ -173,6 +180,10 @@ class Loop:
                 self._console, self._title, steps, done, parts, self._time_left, self._clock
             ) as progress,
         ):
+            if done == 0:
+                begun = self._elapsed()
+                self._show_samples(metrics)
+                self._set_aside(begun)
             while self.standing.step < self._schedule.steps:
                 self._take_step()
                 progress.advance()
@@ -276,6 +287,7 @@ class Loop:
         seconds = round(self._elapsed(), 3)
         where = {"step": self.standing.step, "tokens": self.standing.tokens, "seconds": seconds}
         metrics.append({"kind": "validation", **where, **values})
+        self._show_samples(metrics)
         took = self._set_aside(begun)
         if self._budget is not None:
             self._budget.took(validation=took)
@@ -284,6 +296,15 @@ class Loop:
             return False
         self.standing.best_step, self.standing.best_loss = self.standing.step, loss
         return True
+
+    def _show_samples(self, metrics: RunMetrics) -> None:
+        """Write what happens to the sampled rows now, if the run has passed a point at which it does."""
+        standing, passed = self.standing, points_passed(self.standing.step, self._schedule.steps)
+        if self._samples is None or passed <= standing.sample_points:
+            return
+        rows = self._samples.take(self._parallel, self._precision)
+        metrics.append_samples({"step": standing.step, "tokens": standing.tokens, "rows": rows})
+        standing.sample_points = passed
 
     def _save(self, saver: CheckpointSaver) -> None:
         # Nothing that is not finite is ever saved: it would replace a checkpoint to go back to.

@@ -50,13 +50,14 @@ class TrainingLog:
 
     def add(self, tally: StepTally, step: int) -> None:
         """Take in one update without waiting for it."""
-        one = torch.ones_like(tally.loss)
-        more = torch.stack([torch.stack([tally.loss, one]), torch.stack([tally.norm.double(), one])])
-        values = torch.cat([tally.totals, more])
-        if not self._names:
-            self._names = (*tally.names, "loss", "gradient_norm")
-            self._window = torch.zeros_like(values)
-        assert len(self._names) == len(values), "an objective names the same metrics at every step"
+        norms = {"gradient_norm": tally.norms.total}
+        norms |= {f"gradient_norm_{part}": norm for part, norm in tally.norms.parts.items()}
+        more = torch.stack([tally.loss, *(norm.double() for norm in norms.values())])
+        values = torch.cat([tally.totals, torch.stack([more, torch.ones_like(more)], dim=1)])
+        names = (*tally.names, "loss", *norms)
+        if self._names != names:
+            # The first update, or a checkpoint of a version that logged less; that part of a window is let go.
+            self._names, self._window = names, torch.zeros_like(values)
         self._window = self._window.to(values.device)
         self._skips = self._skips.to(values.device)
         skipped = tally.nonfinite.any()

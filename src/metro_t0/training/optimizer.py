@@ -2,7 +2,6 @@
 
     optimizer = build_optimizer(model.parameters(), settings)
     set_learning_rate(optimizer, learning_rate_at(step, steps, warmup_steps, peak))
-    norm = gradient_norm(parameters)
     apply_update(optimizer, norm, skip, clip_norm)      # skip: a tensor on the device, nothing waits for it
 
 torch's fused AdamW reads two attributes that ``torch.amp.GradScaler`` otherwise sets on it: ``found_inf`` (1 leaves
@@ -15,7 +14,7 @@ Facts: RECIPE 3.1, official ``fairseq/optim/adam.py`` and ``lr_scheduler/polynom
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -56,12 +55,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def gradient_norm(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
-    """Euclidean norm of all gradients together, a float32 scalar on their device."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return nn.utils.get_total_norm(gradients, foreach=True)
-
-
 def apply_update(
     optimizer: torch.optim.Optimizer, norm: torch.Tensor, skip: torch.Tensor, clip_norm: float
 ) -> None:
@@ -69,7 +62,7 @@ def apply_update(
 
     Args:
         optimizer: fused, on the gradients as they are.
-        norm: of all gradients (see ``gradient_norm``).
+        norm: of all gradients (see gradient_norms.py).
         skip: scalar, true or 1 to leave everything as it is; may lie on the device.
         clip_norm: largest norm; 0 = no clipping.
     """

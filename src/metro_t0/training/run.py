@@ -27,6 +27,7 @@ from metro_t0.config import FinetuneConfig, PretrainConfig, TrainingSettings
 from metro_t0.data.prepare import PreparedCorpus, vocabulary_checksum
 from metro_t0.data.rows import TokenRows
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
+from metro_t0.objectives.base import Inspectable
 from metro_t0.objectives.build import build_objective
 from metro_t0.objectives.padding import LENGTH_MULTIPLE
 from metro_t0.prompts.mixture import load_mixture
@@ -43,6 +44,7 @@ from metro_t0.training.measure import Trial, decide, peak_flops
 from metro_t0.training.metrics import Utilization
 from metro_t0.training.plan.flops import flops_per_token
 from metro_t0.training.run_directory import RunDirectory, check_unchanged
+from metro_t0.training.samples import Samples
 from metro_t0.training.schedule import Costs, TimeBudget
 from metro_t0.training.starting_point import (
     new_pretraining_model,
@@ -297,6 +299,9 @@ def _run_loop(
         seed=config.training.seed,
         world=world,
     )
+    samples = None
+    if isinstance(objective, Inspectable) and len(job.rows.validation):
+        samples = Samples(objective, job.rows.validation, job.tokenizer)
     data_facts = _data_facts(job)
     checkpoint, costs = None, Costs()
     if resume:
@@ -324,6 +329,7 @@ def _run_loop(
         config.training,
         config.optimizer,
         validation=validation,
+        samples=samples,
         folder=run.path,
         facts={"config": config.model_dump(mode="json"), "data": data_facts},
         tokenizer=job.tokenizer,

@@ -4,6 +4,7 @@ config.yaml        the configuration, resolved; format version first
 environment.json   versions and machine facts
 data_card.json     what the data was
 metrics.jsonl      see metrics.py
+samples.jsonl      see samples.py; a METRO run's
 checkpoints/       see checkpoint.py
 mixture/           a finetuning run's data, where the run built it
 model/             the final model and its tokenizer, as from_pretrained reads them

@@ -56,7 +56,7 @@ def check_installed(trackers: Sequence[str]) -> None:
 
 
 class RunMetrics:
-    """``metrics.jsonl`` and whichever trackers are asked for.
+    """``metrics.jsonl``, ``samples.jsonl`` and whichever trackers are asked for.
 
     Args:
         run: its folder.
@@ -64,6 +64,7 @@ class RunMetrics:
         trackers: names, installed.
         config: the run's settings, for W&B.
         written: whether this process is the one that writes; on others lines go nowhere.
+        samples: whether there will be samples.
 
     Raises:
         ValueError: W&B cannot start (nobody is logged in).
@@ -76,9 +77,13 @@ class RunMetrics:
         trackers: Sequence[TrackerName] = (),
         config: Mapping[str, Any] | None = None,
         written: bool = True,
+        samples: bool = False,
     ) -> None:
         self._trackers: list[Tracker] = []
         self._file = MetricsFile(run / "metrics.jsonl", keep_until) if written else None
+        # A run that begins shows its rows before the first update, as of step 0.
+        kept = keep_until or -1
+        self._samples = MetricsFile(run / "samples.jsonl", kept) if written and samples else None
         if not written:
             return
         if "tensorboard" in trackers:
@@ -98,14 +103,20 @@ class RunMetrics:
         for tracker in self._trackers:
             tracker.add(line["step"], numbers)
 
+    def append_samples(self, line: Mapping[str, Any]) -> None:
+        """Write one line of samples (see samples.py); trackers get none."""
+        if self._samples is not None:
+            self._samples.append(line)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        for file in (self._file, self._samples):
+            if file is not None:
+                file.close()
         for tracker in self._trackers:
             tracker.close(failed=kind is not None)
 

@@ -21,8 +21,9 @@ from typing import Literal
 import torch
 
 from metro_t0.objectives.base import Batch, Objective, ObjectiveOutput
-from metro_t0.training.distributed import Normalizers, Parallel, World, whole
-from metro_t0.training.optimizer import apply_update, gradient_norm, set_learning_rate
+from metro_t0.training.distributed import Normalizers, Parallel, World
+from metro_t0.training.gradient_norms import GradientNorms, Norms
+from metro_t0.training.optimizer import apply_update, set_learning_rate
 
 Precision = Literal["fp32", "bf16"]
 
@@ -35,14 +36,14 @@ class StepTally:
         names: of the metrics.
         totals: ``[metrics, 2]`` float64 sums and counts.
         loss: scalar, the loss of the whole step.
-        norm: scalar, of the gradients before clipping.
+        norms: of the gradients before clipping.
         nonfinite: bool ``[loss parts + 2]``: each loss part, the loss, the gradients; any = the update was skipped.
     """
 
     names: tuple[str, ...]
     totals: torch.Tensor
     loss: torch.Tensor
-    norm: torch.Tensor
+    norms: Norms
     nonfinite: torch.Tensor
 
 
@@ -110,7 +111,7 @@ class Updater:
     ) -> None:
         self.parallel, self.objective, self.optimizer = parallel, parallel.objective, optimizer
         self.precision, self._seed, self._clip_norm = precision, seed, clip_norm
-        self._parameters = [p for p in parallel.network.parameters() if p.requires_grad]
+        self._norms_of_gradients = GradientNorms(parallel.network.named_parameters())
         self.device = parallel.device
 
     @property
@@ -170,12 +171,12 @@ class Updater:
                 outputs.append(ObjectiveOutput(output.loss.detach(), output.totals))
         # From sums over all processes, so that all of them skip an update or none does.
         names, totals, loss = summed_outputs(outputs, idle, self.parallel.world)
-        norm = whole(gradient_norm(self._parameters))
+        norms = self._norms_of_gradients()
         watched = [
             totals[names.index(name), 0] if name in names else loss.new_zeros(())
             for name in self.objective.loss_parts
         ]
-        nonfinite = torch.stack([*watched, loss, norm.double()]).isfinite().logical_not()
+        nonfinite = torch.stack([*watched, loss, norms.total.double()]).isfinite().logical_not()
         set_learning_rate(self.optimizer, learning_rate)
-        apply_update(self.optimizer, norm, nonfinite.any(), self._clip_norm)
-        return StepTally(names, totals, loss, norm, nonfinite)
+        apply_update(self.optimizer, norms.total, nonfinite.any(), self._clip_norm)
+        return StepTally(names, totals, loss, norms, nonfinite)

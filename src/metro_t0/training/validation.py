@@ -6,17 +6,20 @@ values = validation.run(parallel, "fp32")      # {"loss": ..., "lm_loss": ..., .
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 
 from metro_t0.data.rows import TokenRows
 from metro_t0.data.sampler import cut_into_micro_batches, deal
 from metro_t0.objectives.base import Objective, ObjectiveOutput
+from metro_t0.training.activation_shares import ActivationShares
 from metro_t0.training.distributed import Parallel, World
 from metro_t0.training.update import Precision, autocast, draw_seed, move, summed_counts, summed_outputs
 
 # Steps count from 1: no training row shares a key, and so its draws, with a validation row.
-_VALIDATION_STEP = 0
+VALIDATION_STEP = 0
 
 
 class Validation:
@@ -49,7 +52,7 @@ class Validation:
         self.batches = [
             objective.collate(
                 [rows[index] for index in taken[places].tolist()],
-                [(_VALIDATION_STEP, place) for place in places.tolist()],
+                [(VALIDATION_STEP, place) for place in places.tolist()],
             )
             for pieces in rounds
             for places in [pieces[world.rank] if len(pieces[world.rank]) else pieces[0][:1]]
@@ -58,15 +61,19 @@ class Validation:
     def run(self, parallel: Parallel, precision: Precision) -> dict[str, float | None]:
         """Every metric over all rows of all processes; ``loss`` is that of one batch of them all.
 
+        With the share of feed-forward units that fire, layer by layer (see activation_shares.py).
+
         The network is left in training mode.
         """
         assert self.batches
         normalizers = parallel.summed(summed_counts(self._objective, self.batches, self._idle))
         outputs: list[ObjectiveOutput] = []
+        shares = ActivationShares(parallel.network)
         with parallel.evaluating():
             for index, batch in enumerate(self.batches):
-                torch.manual_seed(draw_seed(self._seed, _VALIDATION_STEP, index))
-                with autocast(parallel.device, precision):
+                torch.manual_seed(draw_seed(self._seed, VALIDATION_STEP, index))
+                counting = nullcontext() if index in self._idle else shares.counting()
+                with autocast(parallel.device, precision), counting:
                     outputs.append(parallel(move(batch, parallel.device), normalizers))
             names, totals, loss = summed_outputs(outputs, self._idle, parallel.world)
         values: dict[str, float | None] = {
@@ -74,4 +81,4 @@ class Validation:
             for name, (total, count) in zip(names, totals.tolist(), strict=True)
         }
         values["loss"] = float(loss)
-        return values
+        return {**values, **shares.read(parallel.world)}

@@ -2,16 +2,16 @@
 
     svg = line_chart([Line("train", steps, losses, colour=0)], x_label="update step", unit="number", ...)
 
-Colours are CSS classes (``series-0`` ... ``series-3``), which the page's style sheet sets for light and
-dark, and a kind of data is never told by colour alone: validation is dashed with dots. Text from outside is
-escaped.
+Colours are CSS classes, which the page's style sheet sets for light and dark: ``series-0`` ... ``series-4`` to tell
+things apart, ``ramp-0`` ... ``ramp-7`` for things in an order. A kind of data is never told by colour alone: validation
+is dashed with dots, and lines of an order carry a label at their end. Text from outside is escaped.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,9 +20,12 @@ from markupsafe import Markup, escape
 Unit = Literal["number", "percent"]
 
 WIDTH, HEIGHT = 360, 210
+RAMP = 8
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
 _MOST_POINTS = 300
 _SMOOTH_FROM = 40
+_LABEL_HEIGHT = 11.0
+_MOST_LABELS = 13
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,11 @@ class Line:
         name: for the legend.
         x: ``[points]``, increasing.
         y: ``[points]``.
-        colour: 0-3, a colour of the style sheet.
+        colour: 0-4, a colour of the style sheet.
         measured_now_and_then: a validation curve: dashed, with a dot a measurement.
         exact: a curve without noise, drawn as it is however many points it has.
+        ramp: 0-7, the place on the scale for things in an order; in place of the colour.
+        label: a few characters, drawn at the curve's end.
     """
 
     name: str
@@ -44,6 +49,13 @@ class Line:
     colour: int = 0
     measured_now_and_then: bool = False
     exact: bool = False
+    ramp: int | None = None
+    label: str = ""
+
+    @property
+    def paint(self) -> str:
+        """The CSS class of its colour."""
+        return f"series-{self.colour}" if self.ramp is None else f"ramp-{self.ramp}"
 
 
 def format_value(value: float, unit: Unit = "number") -> str:
@@ -113,25 +125,34 @@ def line_chart(
     x_ticks: Sequence[float] | None = None,
     x_end: float | None = None,
     diagonal: bool = False,
+    logarithmic: bool = False,
 ) -> Markup:
     """Curves on shared axes, as one ``<svg>``.
 
     Args:
-        lines: at least one finite point among them.
+        lines: at least one finite point among them, above 0 where the axis is logarithmic.
         x_label: under the horizontal axis, with its unit.
         unit: of the vertical axis.
-        from_zero: the vertical axis starts at 0.
+        from_zero: the vertical axis starts at 0, if it is not logarithmic.
         description: what one sees, for readers who cannot.
         x_ticks: the horizontal axis begins at the first of them; by default round numbers from 0.
         x_end: where it ends, by default at the last tick.
         diagonal: a dashed line from corner to corner, for what would be even.
+        logarithmic: the vertical axis has powers of ten; values that have none are not drawn.
     """
+    if logarithmic:
+        from_zero = False
+        lines = [replace(line, y=_logarithms(line.y)) for line in lines]
     finite = [(line, np.isfinite(line.y)) for line in lines]
     values = np.concatenate([line.y[mask] for line, mask in finite])
     steps = np.concatenate([line.x[mask] for line, mask in finite])
     assert len(values), "a chart needs a finite value"
     low, high = float(values.min()), float(values.max())
     y_ticks = nice_ticks(min(0.0, low) if from_zero else low, high)
+    if logarithmic:
+        y_ticks = [
+            float(power) for power in range(math.floor(low), max(math.ceil(high), math.floor(low) + 1) + 1)
+        ]
     x_low, x_high = float(steps.min()), float(steps.max())
     if x_ticks is None:
         x_ticks = [t for t in nice_ticks(min(x_low, 0.0), x_high) if t <= x_high * 1.02 or t == 0]
@@ -153,7 +174,8 @@ def line_chart(
                 _LEFT, WIDTH - _RIGHT, down(tick), down(tick)
             )
         )
-        label = f"{100 * tick:.3g} %" if unit == "percent" else format_value(round(tick, 12))
+        value = 10**tick if logarithmic else round(tick, 12)
+        label = f"{100 * value:.3g} %" if unit == "percent" else format_value(value)
         parts.append(_text(_LEFT - 6, down(tick) + 4, label, "end"))
     for tick in x_ticks:
         parts.append(_text(across(tick), HEIGHT - _BOTTOM + 15, format_value(tick), "middle"))
@@ -167,19 +189,22 @@ def line_chart(
         x, y = thin_out(line.x[mask], line.y[mask])
         points = [(across(a), down(b)) for a, b in zip(x, y, strict=True)]
         if line.measured_now_and_then:
-            parts.append(_path(points, f"series-{line.colour} curve validation"))
+            parts.append(_path(points, f"{line.paint} curve validation"))
             for a, b in points:
                 parts.append(
-                    Markup('<circle class="series-{} dot" cx="{:.1f}" cy="{:.1f}" r="2.6"/>').format(
-                        line.colour, a, b
+                    Markup('<circle class="{} dot" cx="{:.1f}" cy="{:.1f}" r="2.6"/>').format(
+                        line.paint, a, b
                     )
                 )
         elif is_smoothed(line):
             smooth = running_mean(y)
-            parts.append(_path(points, f"series-{line.colour} curve raw"))
+            parts.append(_path(points, f"{line.paint} curve raw"))
             parts.append(_path([(across(a), down(b)) for a, b in zip(x, smooth, strict=True)], _curve(line)))
         else:
             parts.append(_path(points, _curve(line)))
+    ends = [(line.label, down(float(line.y[mask][-1]))) for line, mask in finite if line.label and mask.any()]
+    if len(ends) <= _MOST_LABELS:
+        parts += _labels(ends)
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, description, Markup("").join(parts)
     )
@@ -191,8 +216,25 @@ def _diagonal(top: float) -> Markup:
     )
 
 
+def _logarithms(y: np.ndarray) -> np.ndarray:
+    return np.log10(np.where(y > 0, y, np.nan))
+
+
 def _curve(line: Line) -> str:
-    return f"series-{line.colour} curve"
+    return f"{line.paint} curve"
+
+
+def _labels(ends: Sequence[tuple[str, float]]) -> list[Markup]:
+    """Labels beside the curves' ends, as (label, height), moved apart where they would lie on each other."""
+    placed: list[Markup] = []
+    lowest = HEIGHT - _BOTTOM + 4.0 - _LABEL_HEIGHT * (len(ends) - 1)
+    above = _TOP - _LABEL_HEIGHT
+    for label, height in sorted(ends, key=lambda end: end[1]):
+        # As near to the curve as those above it, and room for those below, allow.
+        above = max(above + _LABEL_HEIGHT, min(height + 4.0, max(lowest, above + _LABEL_HEIGHT)))
+        lowest += _LABEL_HEIGHT
+        placed.append(_text(WIDTH - _RIGHT + 4, above, label, "start"))
+    return placed
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> Markup:

@@ -1,5 +1,6 @@
 "use strict";
-// Sorts tables, shows and hides published rows, leafs through predictions. Text from outside is only ever set as text.
+// Sorts tables, shows and hides published rows, leafs through predictions and points of training. Text from outside is only
+// ever set as text.
 (() => {
   const percent = (share) => (100 * share).toFixed(1) + "\u00a0%";
 
@@ -56,6 +57,19 @@
     const row = [...rows].find((candidate) => candidate.dataset.model === box.dataset.published);
     const show = () => { row.hidden = !box.checked; };
     box.addEventListener("change", show);
+    show();
+  }
+
+  // ---- samples over training ----------------------------------------------------------------------------
+
+  for (const samples of document.querySelectorAll(".samples")) {
+    const points = samples.querySelector(".points");
+    const show = () => {
+      const chosen = points.querySelector("input:checked").value;
+      for (const part of samples.querySelectorAll("[data-point]")) part.hidden = part.dataset.point !== chosen;
+    };
+    points.hidden = false;
+    points.addEventListener("change", show);
     show();
   }
 
