@@ -40,6 +40,7 @@ def curve(end: float, seed: int) -> dict[str, list[float]]:
     return {
         "tokens": tokens.tolist(),
         "lm_loss": falling.tolist(),
+        "lm_loss_replaced": (falling + 1).tolist(),
         "auxiliary_loss": (falling + 0.4).tolist(),
         "rtd_recall": (0.4 * (1 - np.exp(-tokens / 8e5))).tolist(),
     }
@@ -136,7 +137,15 @@ def _results(run: Mapping[str, Any], rate: Rate, *, diverged: bool) -> dict[str,
         "status": "done",
         "reason": None,
         "seconds_here": 90.0,
-        "config": {},
+        "config": {
+            "model": {"d_model": 64},
+            "objective": {
+                "kind": "metro",
+                "masking": {"span_length": 1},
+                "lm_positions": "masked",
+                "gate_lm_by_rtd": run["value"] == "on",
+            },
+        },
         "pretraining": {**training, "last": last, "curve": made},
         "finetunings": {"zero-shot": {"tasks": tasks}},
         "analysis": None,
