@@ -15,7 +15,8 @@ PACKAGE = Path(metro_t0.__file__).parent
 
 # Each room may import itself and the rooms named here; whoever is not named may not be reached.
 ALLOWED: dict[str, set[str]] = {
-    "config": set(),
+    "settings": set(),
+    "config": {"settings"},
     "launcher": set(),
     "modeling": set(),
     "tokenization": set(),
@@ -47,6 +48,18 @@ ALLOWED: dict[str, set[str]] = {
     "interop": {"modeling", "tokenization"},
     "sharing": {"config", "data", "evaluation", "interop", "modeling", "tokenization", "training"},
     "serving": {"evaluation", "modeling", "tokenization"},
+    "study": {
+        "config",
+        "settings",
+        "modeling",
+        "objectives",
+        "tokenization",
+        "data",
+        "prompts",
+        "training",
+        "evaluation",
+        "analysis",
+    },
     "demo": {"config", "modeling", "tokenization", "data", "prompts", "training", "evaluation"},
 }
 TRAVELLING = ["modeling", "tokenization/normalizer.py", "tokenization/tokenizer.py"]

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from metro_t0.settings import Settings, YamlLoader, check_keys, one_line, parse_yaml
 
 FORMAT_VERSION = 1
 """Of the run directory: its files and the keys of ``config.yaml``."""
@@ -28,13 +29,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class _Settings(BaseModel):
-    """Base of every section: unknown keys and silently converted types are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class ModelSettings(_Settings):
+class ModelSettings(Settings):
     """The network, field by field as ``MetroT0Config`` names it; the vocabulary comes from the tokenizer.
 
     Sources: RECIPE sections 2.1-2.4 (the published networks).
@@ -60,7 +55,7 @@ class ModelSettings(_Settings):
     initialization: Literal["published", "clean"] = "published"
 
 
-class MaskingSettings(_Settings):
+class MaskingSettings(Settings):
     """Which tokens the auxiliary model must recover (RECIPE section 1.2)."""
 
     probability: Probability = 0.15
@@ -71,7 +66,7 @@ class MaskingSettings(_Settings):
     )
 
 
-class MetroSettings(_Settings):
+class MetroSettings(Settings):
     """The METRO objective: masking, auxiliary model, replaced-token detection, language model (RECIPE 1)."""
 
     kind: Literal["metro"] = "metro"
@@ -90,7 +85,7 @@ class MetroSettings(_Settings):
     )
 
 
-class SpanCorruptionSettings(_Settings):
+class SpanCorruptionSettings(Settings):
     """T5's span corruption on the same network, the paper's baseline (RECIPE section 1.7)."""
 
     kind: Literal["span-corruption"] = "span-corruption"
@@ -99,13 +94,13 @@ class SpanCorruptionSettings(_Settings):
     max_span_length: int = Field(default=5, gt=0, description="span lengths are near uniform on 1..this")
 
 
-class PromptedSettings(_Settings):
+class PromptedSettings(Settings):
     """Sequence-to-sequence training on rendered prompts (RECIPE section 4.2)."""
 
     kind: Literal["prompted"] = "prompted"
 
 
-class OptimizerSettings(_Settings):
+class OptimizerSettings(Settings):
     """AdamW with decoupled decay on all parameters, linear warm-up and linear decay to 0 (RECIPE 3.1)."""
 
     learning_rate: float = Field(gt=0, description="at the end of the warm-up")
@@ -117,7 +112,7 @@ class OptimizerSettings(_Settings):
     clip_norm: float = Field(default=0.0, ge=0, description="largest gradient norm; 0 = no clipping")
 
 
-class TrainingSettings(_Settings):
+class TrainingSettings(Settings):
     """The loop: length, batches, precision, and how often it logs, validates and saves.
 
     ``steps``, ``budget_seconds`` or ``budget_tokens`` says how long a run is. Values that are ``auto`` or null are
@@ -184,7 +179,7 @@ class TrainingSettings(_Settings):
         return 10 if self.precision == "bf16" else 0
 
 
-class PretrainConfig(_Settings):
+class PretrainConfig(Settings):
     """Everything a pretraining run is made of, but its corpus."""
 
     kind: Literal["pretrain"] = "pretrain"
@@ -194,7 +189,7 @@ class PretrainConfig(_Settings):
     training: TrainingSettings
 
 
-class FinetuneConfig(_Settings):
+class FinetuneConfig(Settings):
     """Everything a prompt-finetuning run is made of, but its model and its mixture."""
 
     kind: Literal["finetune"] = "finetune"
@@ -210,17 +205,6 @@ ConfigType = TypeVar("ConfigType", PretrainConfig, FinetuneConfig)
 
 # Settings of which one says how long a run is.
 _LENGTHS = frozenset({"steps", "budget_seconds", "budget_tokens"})
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: PyYAML reads ``1e-4`` as a string, as learning rates are often written."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*)(\.[0-9_]*)?([eE][-+]?[0-9]+)$"),
-    list("-+0123456789"),
-)
 
 
 def preset_names(kind: Literal["pretrain", "finetune"] | None = None) -> list[str]:
@@ -305,7 +289,7 @@ def _read_preset(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
         raise ValueError(f"there is no preset {name!r}; the nearest is {near!r} (all: {', '.join(names)})")
     text = resources.files("metro_t0").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    return _extended(_parse(text, f"preset {name}"))
+    return _extended(parse_yaml(text, f"preset {name}"))
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -315,21 +299,11 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise ValueError(f"there is no configuration file {file}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the configuration file {file}: {error}") from None
-    values = _extended(_parse(text, str(file)))
+    values = _extended(parse_yaml(text, str(file)))
     if (version := values.pop("format_version", FORMAT_VERSION)) != FORMAT_VERSION:
         raise ValueError(f"{file} has format version {version}; this metro-t0 reads version {FORMAT_VERSION}")
     values.pop("measured", None)
     return values
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        values = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{where} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} must hold a mapping of settings")
-    return cast(dict[str, Any], values)
 
 
 def _extended(values: dict[str, Any]) -> dict[str, Any]:
@@ -367,11 +341,11 @@ def _build(
         if isinstance(training := given.get("training"), dict) and _LENGTHS & set(training):
             training.update(dict.fromkeys(_LENGTHS - set(training)))
         values = _merged(values, given)
-    _check_keys(kind, values, where)
+    check_keys(kind, values, where)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{where}: {_one_line(error)}") from None
+        raise ValueError(f"{where}: {one_line(error)}") from None
 
 
 def _parse_override(override: str) -> dict[str, Any]:
@@ -380,70 +354,12 @@ def _parse_override(override: str) -> dict[str, Any]:
     if not separator or not all(keys):
         raise ValueError(f"{override!r} is not an override; write it as section.key=value")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=YamlLoader)
     except yaml.YAMLError:
         raise ValueError(f"{override!r}: the value is not a YAML scalar") from None
     for key in reversed(keys):
         value = {key: value}
     return cast(dict[str, Any], value)
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The settings classes that a field's annotation allows."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [section for part in get_args(annotation) for section in _sections(part)]
-
-
-def _key_paths(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in kind.model_fields.items():
-        yield prefix + name
-        for section in _sections(field.annotation):
-            yield from _key_paths(section, f"{prefix}{name}.")
-
-
-def _check_keys(kind: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
-    known = sorted(set(_key_paths(kind)))
-    for path in _unknown_keys(kind, values, ""):
-        raise ValueError(f"{where}: there is no setting {path!r}; the nearest is {_nearest(path, known)!r}")
-
-
-def _unknown_keys(kind: type[BaseModel], values: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    for key, value in values.items():
-        field = kind.model_fields.get(key)
-        if field is None:
-            yield f"{prefix}{key}"
-            continue
-        sections = _sections(field.annotation)
-        if isinstance(value, Mapping) and sections:
-            chosen = [s for s in sections if s.model_fields.get("kind") is None or len(sections) == 1]
-            chosen = chosen or [s for s in sections if value.get("kind") == s.model_fields["kind"].default]
-            if chosen:
-                yield from _unknown_keys(chosen[0], value, f"{prefix}{key}.")
-
-
-def _nearest(path: str, known: Sequence[str]) -> str:
-    """A near key of the same section where there is one, else the nearest of all, by whole path or name."""
-    section, _, name = path.rpartition(".")
-    siblings = [k for k in known if k.rpartition(".")[0] == section]
-    if near := difflib.get_close_matches(path, siblings, n=1, cutoff=0.75):
-        return near[0]
-    return max(
-        known,
-        key=lambda k: max(
-            difflib.SequenceMatcher(None, path, k).ratio(),
-            0.95 * difflib.SequenceMatcher(None, name, k.rpartition(".")[2]).ratio(),
-        ),
-    )
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"] if part not in {"metro", "span-corruption"})
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in {"value_error", "missing"}:
-        return f"{path}: {message}" if first["type"] == "missing" else message
-    return f"{path}: {message[0].lower()}{message[1:]}, not {first['input']!r}"
 
 
 def dump_config(config: PretrainConfig | FinetuneConfig, measured: Mapping[str, Any] | None = None) -> str:

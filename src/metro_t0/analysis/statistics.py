@@ -137,6 +137,11 @@ class MagnitudeHistogram:
             self._counts += np.bincount(index, minlength=self._BINS + 1)
             self._sums += np.bincount(index, weights=numbers, minlength=self._BINS + 1)
 
+    def merge(self, other: MagnitudeHistogram) -> None:
+        """Count what another has counted."""
+        self._counts += other._counts
+        self._sums += other._sums
+
     def gini(self) -> float:
         """As :func:`gini`."""
         counts, sums = self._filled()
@@ -157,6 +162,15 @@ class MagnitudeHistogram:
         return np.interp(
             np.linspace(0.0, 1.0, points), parts, np.concatenate([[0.0], np.cumsum(sums) / total])
         )
+
+    def held_by_top(self, share: float) -> float:
+        """What the largest values hold of the sum, where they are such a share of all, 0-1."""
+        counts, sums = self._filled()
+        if sums.sum() == 0.0:
+            return share
+        parts = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+        held = np.concatenate([[0.0], np.cumsum(sums) / sums.sum()])
+        return float(1.0 - np.interp(1.0 - share, parts, held))
 
     def share_for_half(self) -> float:
         """As :func:`share_for_half`, the last bin taken in part."""

@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import typer
 
+from metro_t0.cli.ablate import ablate
+from metro_t0.cli.analyze import analyze
 from metro_t0.cli.convert import convert
 from metro_t0.cli.demo import demo
 from metro_t0.cli.evaluate import evaluate
@@ -43,6 +45,8 @@ for verb in (
     generate,
     serve,
     report,
+    ablate,
+    analyze,
     plan,
     convert,
     models,

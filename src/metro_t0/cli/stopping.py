@@ -20,13 +20,13 @@ from metro_t0.training.interruption import STOPPED_EXIT_CODE, RunStoppedError
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn a run's stop into one line and an exit code."""
+def stoppable(goes_on: str = "the same command with --resume") -> Iterator[None]:
+    """Turn a run's stop into one line, which says what goes on with it, and an exit code."""
     try:
         yield
     except RunStoppedError as stopped:
         if is_main_process():
-            print(f"metro-t0: {stopped}: the same command with --resume goes on", file=sys.stderr)
+            print(f"metro-t0: {stopped}: {goes_on} goes on", file=sys.stderr)
         raise typer.Exit(STOPPED_EXIT_CODE) from None
     except KeyboardInterrupt:
         print("metro-t0: stopped at once; what is not in a checkpoint is lost", file=sys.stderr, flush=True)

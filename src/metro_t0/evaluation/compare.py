@@ -143,7 +143,7 @@ def compare(first: EvaluationRecord, second: EvaluationRecord, *, seed: int = 0)
     rows = sum(task.rows for task in tasks)
     means = (math.fsum(t.first for t in tasks) / len(tasks), math.fsum(t.second for t in tasks) / len(tasks))
     difference = math.fsum(task.difference for task in tasks) / len(tasks)
-    overall = Difference(*means, difference, _interval(mean_draws, difference, rows), rows)
+    overall = Difference(*means, difference, difference_interval(mean_draws, difference, rows), rows)
     return Comparison(tasks, overall, notes)
 
 
@@ -287,12 +287,12 @@ def _task_difference(task: str, pair: _Pair, draws: np.ndarray) -> TaskDifferenc
     first, second = (float(np.nanmean(correct, axis=0).mean()) for correct in (pair.first, pair.second))
     rows, templates = pair.first.shape
     difference = float(np.nanmean(pair.second - pair.first, axis=0).mean())
-    interval = _interval(draws, difference, rows)
+    interval = difference_interval(draws, difference, rows)
     return TaskDifference(first, second, difference, interval, rows, task=task, templates=templates)
 
 
-def _interval(draws: np.ndarray, difference: float, rows: int) -> Interval:
-    """The middle 95 % of the draws.
+def difference_interval(draws: np.ndarray, difference: float, rows: int) -> Interval:
+    """The middle 95 % of a difference's bootstrap draws, 0-1.
 
     Rows that all differ by the same resample to themselves, which would claim certainty. The interval is then that of
     a share of which every row, or none, was an instance.

@@ -32,6 +32,18 @@ def open_tokenizer(folder: Path) -> MetroT0Tokenizer:
         raise ValueError(f"{folder} holds no tokenizer that can be read: {reason}") from error
 
 
+def vocabulary_difference(there: MetroT0Tokenizer, here: MetroT0Tokenizer) -> str | None:
+    """In what two vocabularies differ, in a few words; None where every id stands for the same."""
+    if len(there) != len(here):
+        return f"{len(there)} ids, not {len(here)}"
+    ids = list(range(len(there)))
+    pieces = zip(there.convert_ids_to_tokens(ids), here.convert_ids_to_tokens(ids), strict=True)
+    differing = sum(one != other for one, other in pieces)
+    if differing:
+        return f"{differing} of {len(there)} ids stand for other pieces"
+    return "one is cased, the other is not" if there.lower != here.lower else None
+
+
 def inspect_tokenizer(
     tokenizer: MetroT0Tokenizer,
     lines: Sequence[str],

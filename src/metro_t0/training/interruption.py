@@ -15,6 +15,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,6 +32,29 @@ _SAME_PRESS_SECONDS = 1.0
 
 class RunStoppedError(Exception):
     """A run was asked to stop, has saved, and can go on; no error, but not the end either."""
+
+
+@contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """SIGTERM ends the block wherever it is, but for training in it, which ends its step and saves.
+
+    For work that keeps what is finished on the disk as it goes, as a ranking does. Outside the main thread nothing.
+
+    Raises:
+        RunStoppedError: SIGTERM came.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise RunStoppedError("stopped by SIGTERM; what is finished is kept")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 class Interruption:

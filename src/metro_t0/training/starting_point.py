@@ -17,7 +17,7 @@ from metro_t0.interop.folders import read_network, read_parts
 from metro_t0.modeling.configuration import MetroT0Config
 from metro_t0.modeling.encoder_decoder import MetroT0ForConditionalGeneration
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
-from metro_t0.tokenization.inspection import open_tokenizer
+from metro_t0.tokenization.inspection import open_tokenizer, vocabulary_difference
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 
 # What shapes the tensors that two models must share for one to take the other's weights.
@@ -140,17 +140,12 @@ def check_same_vocabulary(there: MetroT0Tokenizer, here: MetroT0Tokenizer, sourc
     Raises:
         ValueError: says in what the vocabularies differ.
     """
-    start = f"{source} has another vocabulary than the corpus"
-    mend = "prepare the corpus with its tokenizer (metro-t0 prepare --tokenizer)"
-    if len(there) != len(here):
-        raise ValueError(f"{start}: {len(there)} ids, not {len(here)}; {mend}")
-    ids = list(range(len(there)))
-    pieces = zip(there.convert_ids_to_tokens(ids), here.convert_ids_to_tokens(ids), strict=True)
-    differing = sum(one != other for one, other in pieces)
-    if differing:
-        raise ValueError(f"{start}: {differing} of {len(there)} ids stand for other pieces; {mend}")
-    if there.lower != here.lower:
-        raise ValueError(f"{start}: one is cased, the other is not; {mend}")
+    difference = vocabulary_difference(there, here)
+    if difference is not None:
+        raise ValueError(
+            f"{source} has another vocabulary than the corpus: {difference}; prepare the corpus with its tokenizer "
+            "(metro-t0 prepare --tokenizer)"
+        )
 
 
 def pretrained_model(

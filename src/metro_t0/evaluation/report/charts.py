@@ -38,6 +38,7 @@ class Line:
         y: ``[points]``.
         colour: 0-4, a colour of the style sheet.
         measured_now_and_then: a validation curve: dashed, with a dot a measurement.
+        exact: a curve without noise, drawn as it is however many points it has.
         ramp: 0-7, the place on the scale for things in an order; in place of the colour.
         label: a few characters, drawn at the curve's end.
     """
@@ -47,6 +48,7 @@ class Line:
     y: np.ndarray
     colour: int = 0
     measured_now_and_then: bool = False
+    exact: bool = False
     ramp: int | None = None
     label: str = ""
 
@@ -108,7 +110,9 @@ def running_mean(y: np.ndarray) -> np.ndarray:
 
 def is_smoothed(line: Line) -> bool:
     """Whether the curve is drawn as points in the background and a running mean in front."""
-    return not line.measured_now_and_then and int(np.isfinite(line.y).sum()) >= _SMOOTH_FROM
+    return (
+        not line.measured_now_and_then and not line.exact and int(np.isfinite(line.y).sum()) >= _SMOOTH_FROM
+    )
 
 
 def line_chart(
@@ -118,6 +122,9 @@ def line_chart(
     unit: Unit,
     from_zero: bool,
     description: str,
+    x_ticks: Sequence[float] | None = None,
+    x_end: float | None = None,
+    diagonal: bool = False,
     logarithmic: bool = False,
 ) -> Markup:
     """Curves on shared axes, as one ``<svg>``.
@@ -128,6 +135,9 @@ def line_chart(
         unit: of the vertical axis.
         from_zero: the vertical axis starts at 0, if it is not logarithmic.
         description: what one sees, for readers who cannot.
+        x_ticks: the horizontal axis begins at the first of them; by default round numbers from 0.
+        x_end: where it ends, by default at the last tick.
+        diagonal: a dashed line from corner to corner, for what would be even.
         logarithmic: the vertical axis has powers of ten; values that have none are not drawn.
     """
     if logarithmic:
@@ -144,8 +154,11 @@ def line_chart(
             float(power) for power in range(math.floor(low), max(math.ceil(high), math.floor(low) + 1) + 1)
         ]
     x_low, x_high = float(steps.min()), float(steps.max())
-    x_ticks = [t for t in nice_ticks(min(x_low, 0.0), x_high) if t <= x_high * 1.02 or t == 0]
-    x_low, x_high = min(x_low, 0.0), x_high or 1.0
+    if x_ticks is None:
+        x_ticks = [t for t in nice_ticks(min(x_low, 0.0), x_high) if t <= x_high * 1.02 or t == 0]
+        x_low, x_high = min(x_low, 0.0), x_high or 1.0
+    else:
+        x_low, x_high = x_ticks[0], x_ticks[-1] if x_end is None else x_end
 
     def across(value: float) -> float:
         return _LEFT + (value - x_low) / (x_high - x_low) * (WIDTH - _LEFT - _RIGHT)
@@ -167,6 +180,8 @@ def line_chart(
     for tick in x_ticks:
         parts.append(_text(across(tick), HEIGHT - _BOTTOM + 15, format_value(tick), "middle"))
     parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 3, x_label, "middle"))
+    if diagonal:
+        parts.append(_diagonal(_TOP))
     parts.append(Markup("</g>"))
     for line, mask in finite:
         if not mask.any():
@@ -192,6 +207,12 @@ def line_chart(
         parts += _labels(ends)
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, description, Markup("").join(parts)
+    )
+
+
+def _diagonal(top: float) -> Markup:
+    return Markup('<line class="diagonal" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+        _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM, top
     )
 
 
@@ -227,6 +248,50 @@ def _path(points: Sequence[tuple[float, float]], style: str) -> Markup:
         )
     data = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     return Markup('<path class="{}" d="{}"/>').format(style, data)
+
+
+def scatter_chart(
+    points: Sequence[tuple[float, float, str]], *, x_label: str, y_label: str, description: str
+) -> Markup:
+    """Points that a tooltip names, over a diagonal from corner to corner, as one ``<svg>``.
+
+    Args:
+        points: (x, y, name) each, at least one.
+        x_label: under the horizontal axis.
+        y_label: above the vertical axis.
+        description: what one sees, for readers who cannot.
+    """
+    scales = []
+    for values in ([x for x, _, _ in points], [y for _, y, _ in points]):
+        scales.append(nice_ticks(min(values), max(values)))
+    (x_ticks, y_ticks), top = scales, _TOP + 14
+
+    def across(value: float) -> float:
+        return _LEFT + (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (WIDTH - _LEFT - _RIGHT)
+
+    def down(value: float) -> float:
+        return HEIGHT - _BOTTOM - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - top - _BOTTOM)
+
+    parts = [Markup('<g class="axis">')]
+    for tick in y_ticks:
+        parts.append(
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
+                _LEFT, WIDTH - _RIGHT, down(tick), down(tick)
+            )
+        )
+        parts.append(_text(_LEFT - 6, down(tick) + 4, format_value(round(tick, 12)), "end"))
+    for tick in x_ticks:
+        parts.append(_text(across(tick), HEIGHT - _BOTTOM + 15, format_value(round(tick, 12)), "middle"))
+    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 3, x_label, "middle"))
+    parts.append(_text(0, 11, y_label, "start"))
+    parts += [_diagonal(top), Markup("</g>")]
+    point = Markup(
+        '<circle class="series-0 dot point" cx="{:.1f}" cy="{:.1f}" r="3.4"><title>{}</title></circle>'
+    )
+    parts += [point.format(across(x), down(y), name) for x, y, name in points]
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, description, Markup("").join(parts)
+    )
 
 
 def interval_strip(mean: float, interval: tuple[float, float], chance: float, *, description: str) -> Markup:

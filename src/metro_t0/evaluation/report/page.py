@@ -76,7 +76,7 @@ def write_report(
         .read_text(encoding="utf-8")
     )
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html.jinja")
         .render(
             title=title,
@@ -101,7 +101,12 @@ def evaluation_labels(records: Sequence[EvaluationRecord]) -> list[str]:
     """What to call evaluations: one by its model; several by as much of their folders' ends as tells them apart."""
     if len(records) == 1:
         return [str(records[0].results.get("model") or records[0].path.resolve().name)]
-    parts = [record.path.resolve().parts for record in records]
+    return distinct_names([record.path for record in records])
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """As much of the paths' ends as tells them apart, the same number of parts of each."""
+    parts = [path.resolve().parts for path in paths]
     longest = max(map(len, parts), default=1)
     for length in range(1, longest + 1):
         labels = ["/".join(part[-length:]) for part in parts]
@@ -110,9 +115,16 @@ def evaluation_labels(records: Sequence[EvaluationRecord]) -> list[str]:
     return [f"{'/'.join(part[-1:])} ({place})" for place, part in enumerate(parts, start=1)]
 
 
-def _environment() -> jinja2.Environment:
+def page_environment(*folders: str) -> jinja2.Environment:
+    """The template engine of pages that look alike: this report's templates and filters.
+
+    Args:
+        folders: of the package, with another page's own templates.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("metro_t0", "evaluation/report/templates"),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader("metro_t0", folder) for folder in (*folders, "evaluation/report/templates")]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

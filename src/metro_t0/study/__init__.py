@@ -1,0 +1,1 @@
+"""Design choices against each other: sets of runs that differ in one thing, and what the difference is."""
