@@ -18,7 +18,7 @@ from small_studies import SMALL_FINETUNING, TOO_HIGH, ablate, without_clock, wri
 from metro_t0.data.prepare import PreparedCorpus
 from metro_t0.study.record import read_record
 from metro_t0.study.runner import StudyOutcome, StudySettings, run_study
-from metro_t0.study.study_file import load_study
+from metro_t0.study.study_file import load_study, shipped_axes
 
 BASE, GATE, RATE = "one-size/base/seed-1", "one-size/rtd-gate=on/seed-1", "one-size/rate=too-high/seed-1"
 
@@ -216,6 +216,20 @@ def test_a_mistake_that_concerns_all_runs_is_told_before_the_first(
 def test_the_corpus_is_read_and_not_written(study_corpus: Path, made_study: Path) -> None:
     assert PreparedCorpus.load(study_corpus).card["documents"]
     assert not list(study_corpus.rglob("*.lock"))
+
+
+@pytest.mark.slow
+def test_every_shipped_axis_runs_from_end_to_end(study_corpus: Path, tmp_path: Path) -> None:
+    layers = {"model.num_layers": 4, "model.num_decoder_layers": 4}
+    file = write_study(tmp_path / "study", axes=dict.fromkeys(shipped_axes()), settings=layers)
+    outcome = run(file, study_corpus, tmp_path / "out")
+    assert outcome.failed == [] and outcome.elsewhere == []
+    made = records(tmp_path / "out")
+    # Of an auxiliary model of one layer, a sixth and a third of four are what there is already.
+    values = sum(len(value.equal) for axis in shipped_axes().values() for value in axis.values.values())
+    assert len(made) == 1 + values - 2
+    for record in made.values():
+        assert record["analysis"]["pretrained"]["activation"] and record["analysis"]["weather"]["sensitivity"]
 
 
 @pytest.mark.slow

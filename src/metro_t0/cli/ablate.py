@@ -86,8 +86,8 @@ def ablate(
 
     if LaunchedProcess.from_environment().size > 1:
         raise ValueError(
-            "a run of a study is one process: in place of torchrun start the same command several times, and they share "
-            "the runs"
+            "a run of a study is one process: in place of torchrun start the same command several times, "
+            "and they share the runs"
         )
     the_study = with_overrides(load_study(study or preset or ""), overrides or [])
     settings = StudySettings(
