@@ -35,7 +35,6 @@ _MEASURED = (
     ("lm_loss", "LM loss", False),
     ("lm_loss_replaced", "on replaced", False),
     ("lm_accuracy_all", "decoder right", True),
-    ("auxiliary_accuracy", "auxiliary right", True),
     ("replace_ratio", "replaced", True),
     ("rtd_recall", "found", True),
     ("rtd_precision", "rightly called", True),
