@@ -196,20 +196,24 @@ def test_a_foreign_folder_is_left_alone(study_corpus: Path, study_file: Path, tm
 def test_a_mistake_that_concerns_all_runs_is_told_before_the_first(
     study_corpus: Path, tmp_path: Path
 ) -> None:
-    finetuning = {"mixture": "mixture.yaml", "suite": "mixture.yaml", "settings": SMALL_FINETUNING}
-    for number, (changed, message) in enumerate(
-        [
-            ({"mixture": "nowhere.yaml"}, "nowhere.yaml"),
-            ({"suite": "nowhere.yaml"}, "nowhere.yaml"),
-            ({"preset": "tyny"}, "there is no preset 'tyny'"),
-            ({"settings": {"training.stesp": 3}}, "the nearest is 'training.steps'"),
-        ]
-    ):
+    finetuning: dict[str, Any] = {
+        "mixture": "mixture.yaml",
+        "suite": "mixture.yaml",
+        "settings": SMALL_FINETUNING,
+    }
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"mixture": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"suite": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"preset": "tyny"}, "there is no preset 'tyny'"),
+        ({"settings": {"training.stesp": 3}}, "the nearest is 'training.steps'"),
+    ]
+    for number, (changed, message) in enumerate(mistakes):
         file = write_study(tmp_path / f"study-{number}", finetunings={"weather": {**finetuning, **changed}})
         out = tmp_path / f"out-{number}"
         with pytest.raises(ValueError, match=message):
             run(file, study_corpus, out)
-        assert not (out / "runs").exists() and not (out / "records").exists()
+        # Nothing is begun: mended, the study is made in the same folder.
+        assert not out.exists()
 
 
 def test_the_corpus_is_read_and_not_written(study_corpus: Path, made_study: Path) -> None:

@@ -79,7 +79,7 @@ def ablate(
         raise ValueError("say which study: --preset NAME or --study FILE")
     from rich.console import Console
 
-    from metro_t0.study.runner import StudySettings, prepare_study, run_study
+    from metro_t0.study.runner import StudySettings, preview_study, run_study
     from metro_t0.study.study_file import load_study, with_overrides
     from metro_t0.training.budget import parse_seconds
 
@@ -91,10 +91,10 @@ def ablate(
         keep=keep.value,
     )
     console = Console(stderr=True)
-    if dry_run:
-        _show_plan(prepare_study(the_study, data, out, settings, console))
-        return
     with stoppable("the same command"):
+        if dry_run:
+            _show_plan(preview_study(the_study, data, out, settings, console))
+            return
         outcome = run_study(the_study, data, out, settings, console)
     if outcome.elsewhere:
         console.print(f"{len(outcome.elsewhere)} runs are being made by other processes", highlight=False)

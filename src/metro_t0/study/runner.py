@@ -15,10 +15,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from metro_t0.analysis.analyze import AnalysisSettings, analyze
-from metro_t0.config import FinetuneConfig, load_finetune_config
+from metro_t0.config import FinetuneConfig, PretrainConfig, read_config
 from metro_t0.data.preparation import vocabulary_checksum
 from metro_t0.data.prepare import PreparedCorpus
 from metro_t0.data.rows import TokenRows
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Kept = Literal["models", "nothing"]
+ConfigType = TypeVar("ConfigType", PretrainConfig, FinetuneConfig)
 
 
 @dataclass(frozen=True)
@@ -104,63 +105,122 @@ def prepare_study(
     """Measure what has to be measured, once for all processes and calls, and plan the runs.
 
     Raises:
-        ValueError: the corpus, the study or a setting does not fit, the budget is too short, or ``out`` was begun with
-            something else.
+        ValueError: the corpus, the study, its tasks or a setting do not fit, the budget is too short, or ``out`` was
+            begun with something else.
     """
-    corpus = PreparedCorpus.load(data)
-    shape = _corpus_shape(corpus)
-    plan_runs(study, **shape)  # a mistake in the study is told before anything is measured
+    asked = _Asked.check(study, data, out, settings)
     folder = StudyFolder(out)
     folder.stored()
     with folder.only("study"):
         stored = folder.stored()
-        asked: dict[str, Any] = {
+        if stored is None:
+            prepared, stored = asked.measured(console)
+            folder.begin(stored)
+            return prepared
+        return asked.going_on(stored, out)
+
+
+def preview_study(
+    study: Study, data: Path, out: Path, settings: StudySettings, console: Console | None = None
+) -> PreparedStudy:
+    """What ``prepare_study`` would give, without a trace on the disk.
+
+    Of a study that is not begun, what has to be measured is measured for this preview, and again when it begins.
+
+    Raises:
+        ValueError: as ``prepare_study``.
+        RunStoppedError: SIGTERM or SIGINT came.
+    """
+    asked = _Asked.check(study, data, out, settings)
+    stored = StudyFolder(out).stored()
+    if stored is not None:
+        return asked.going_on(stored, out)
+    with stopped_at_once():
+        return asked.measured(console)[0]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A study on a corpus, all of it seen to fit together.
+
+    Attributes:
+        facts: what must be the same when the study goes on.
+        shape: what operations are counted by.
+    """
+
+    study: Study
+    data: Path
+    settings: StudySettings
+    facts: Mapping[str, Any]
+    shape: Mapping[str, Any]
+
+    @classmethod
+    def check(cls, study: Study, data: Path, out: Path, settings: StudySettings) -> _Asked:
+        """A mistake is told here, before anything is measured or written."""
+        corpus = PreparedCorpus.load(data)
+        shape = _corpus_shape(corpus)
+        plan_runs(study, **shape)
+        for name, finetuning in study.finetunings.items():
+            _check_tasks(finetuning, settings, is_built=StudyFolder(out).mixture(name).is_dir())
+        facts = {
             "study": described(study),
             "corpus": _corpus_facts(corpus),
             "budget_seconds": settings.budget_seconds,
         }
-        if stored is None:
-            costs = measured_costs(
-                study, data, budget_seconds=settings.budget_seconds, **shape, console=console
-            )
-            planned = _planned(study, costs, shape, asked["corpus"])
-            stored = {
-                **asked,
-                "costs": costs.model_dump(mode="json"),
-                "runs": [
-                    {
-                        "name": run.name,
-                        "size": run.arm.size,
-                        "axis": run.arm.axis,
-                        "value": run.arm.value,
-                        "equality": run.equality,
-                        "seed": run.seed,
-                        "tokens": run.tokens,
-                        "flops": run.flops,
-                        "fingerprint": planned.fingerprints[run.name],
-                    }
-                    for run in planned.plan.runs
-                ],
-                "same_as_base": planned.plan.same_as_base,
-                "environment": environment(),
-            }
-            folder.begin(stored)
-        for what in asked:
-            if stored[what] != asked[what]:
+        return cls(study, data, settings, facts, shape)
+
+    def measured(self, console: Console | None) -> tuple[PreparedStudy, dict[str, Any]]:
+        """The study as it begins, and what its folder then says of it."""
+        costs = measured_costs(
+            self.study, self.data, budget_seconds=self.settings.budget_seconds, **self.shape, console=console
+        )
+        prepared = self._planned(costs)
+        return prepared, {
+            **self.facts,
+            "costs": costs.model_dump(mode="json"),
+            "runs": [
+                {
+                    "name": run.name,
+                    "size": run.arm.size,
+                    "axis": run.arm.axis,
+                    "value": run.arm.value,
+                    "equality": run.equality,
+                    "seed": run.seed,
+                    "tokens": run.tokens,
+                    "flops": run.flops,
+                    "fingerprint": prepared.fingerprints[run.name],
+                }
+                for run in prepared.plan.runs
+            ],
+            "same_as_base": prepared.plan.same_as_base,
+            "environment": environment(),
+        }
+
+    def going_on(self, stored: Mapping[str, Any], out: Path) -> PreparedStudy:
+        """The study as it was begun."""
+        for what, value in self.facts.items():
+            if stored[what] != value:
                 raise ValueError(
                     f"{out} was begun with another {what.replace('_', ' ')}: give the same again to go on with it, "
                     "or another folder"
                 )
-    return _planned(study, Costs(**stored["costs"]), shape, asked["corpus"])
+        return self._planned(Costs(**stored["costs"]))
+
+    def _planned(self, costs: Costs) -> PreparedStudy:
+        shortened = costs.shortened(self.study)
+        plan = plan_runs(shortened, **self.shape, speeds=costs.speeds)
+        facts = {"corpus": self.facts["corpus"], "finetunings": described(shortened)["finetunings"]}
+        return PreparedStudy(shortened, plan, {run.name: fingerprint(run, facts) for run in plan.runs})
 
 
-def _planned(
-    study: Study, costs: Costs, shape: Mapping[str, Any], corpus: Mapping[str, Any]
-) -> PreparedStudy:
-    shortened = costs.shortened(study)
-    plan = plan_runs(shortened, **shape, speeds=costs.speeds)
-    facts = {"corpus": corpus, "finetunings": described(shortened)["finetunings"]}
-    return PreparedStudy(shortened, plan, {run.name: fingerprint(run, facts) for run in plan.runs})
+def _check_tasks(finetuning: Finetuning, settings: StudySettings, *, is_built: bool) -> None:
+    """See that a row of each task can be trained on and asked, before the hours that come before that."""
+    finetuning.config(0)
+    templates, data_root = settings.templates, settings.data_root
+    if not is_built:
+        load_mixture(finetuning.mixture, templates=templates, data_root=data_root, allow_missing=True).check()
+    suite = load_suite(finetuning.suite, templates=templates, data_root=data_root)
+    Course.begin(suite, limit=1, seed=0, say=lambda line: None)
 
 
 def described(study: Study) -> dict[str, Any]:
@@ -202,9 +262,7 @@ def _run_study(
     prepared: PreparedStudy, data: Path, out: Path, settings: StudySettings, console: Console | None
 ) -> StudyOutcome:
     worker = _Worker(prepared, data, StudyFolder(out), settings, console)
-    # What concerns all runs fails before the first of them.
     for name in prepared.study.finetunings:
-        worker.check_suite(name)
         worker.mixture(name)
     outcome = StudyOutcome()
     for number, run in enumerate(prepared.plan.runs, start=1):
@@ -284,7 +342,7 @@ class _Worker:
     def _stages(self, run: PlannedRun, place: Path) -> dict[str, Any]:
         mixtures = {name: self.folder.mixture(name) for name in self.prepared.study.finetunings}
         pretrained = pretrain(
-            run.config,
+            _as_begun(run.config, place / "pretrain"),
             self.data,
             place / "pretrain",
             resume=_is_begun(place / "pretrain"),
@@ -293,9 +351,9 @@ class _Worker:
         record = read_run(pretrained)
         finetunings = {}
         for name, finetuning in self.prepared.study.finetunings.items():
-            config = _finetune_config(finetuning, run.seed)
+            config = finetuning.config(run.seed)
             tuned = finetune(
-                config,
+                _as_begun(config, place / name),
                 pretrained,
                 mixtures[name],
                 place / name,
@@ -346,21 +404,13 @@ class _Worker:
             )
         return found
 
-    def check_suite(self, name: str) -> None:
-        """See that a row of a finetuning's suite can be asked, before the hours that come before the ranking."""
-        finetuning = self.prepared.study.finetunings[name]
-        suite = load_suite(
-            finetuning.suite, templates=self.settings.templates, data_root=self.settings.data_root
-        )
-        Course.begin(suite, limit=1, seed=0, say=self.say)
-
     def mixture(self, name: str) -> None:
         """See that a finetuning's mixture is built; the first process that comes here builds it."""
         finetuning = self.prepared.study.finetunings[name]
         built = self.folder.mixture(name)
         with self.folder.only("mixtures"):
             if not built.is_dir():
-                config = _finetune_config(finetuning, 0)
+                config = finetuning.config(0)
                 mixture = load_mixture(
                     finetuning.mixture,
                     templates=self.settings.templates,
@@ -389,9 +439,13 @@ def _is_begun(run: Path) -> bool:
     return (run / "config.yaml").is_file()
 
 
-def _finetune_config(finetuning: Finetuning, seed: int) -> FinetuneConfig:
-    overrides = [f"{key}={value}" for key, value in finetuning.settings.items()]
-    return load_finetune_config(finetuning.preset, overrides=[*overrides, f"training.seed={seed}"])
+def _as_begun(config: ConfigType, run: Path) -> ConfigType:
+    """The configuration with what says how a machine computes as in the run to go on with, which keeps it."""
+    if not _is_begun(run):
+        return config
+    stored = read_config(run / "config.yaml").training
+    kept = {name: getattr(stored, name) for name in FREE_SETTINGS}
+    return config.model_copy(update={"training": config.training.model_copy(update=kept)})
 
 
 def _corpus_shape(corpus: PreparedCorpus) -> dict[str, Any]:
