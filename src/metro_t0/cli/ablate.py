@@ -12,7 +12,7 @@ import typer
 from metro_t0.cli.stopping import stoppable
 
 if TYPE_CHECKING:
-    from metro_t0.study.runner import PreparedStudy
+    from metro_t0.study.preparation import PreparedStudy
 
 
 class Keep(StrEnum):
@@ -79,7 +79,8 @@ def ablate(
         raise ValueError("say which study: --preset NAME or --study FILE")
     from rich.console import Console
 
-    from metro_t0.study.runner import StudySettings, preview_study, run_study
+    from metro_t0.study.preparation import StudySettings, preview_study
+    from metro_t0.study.runner import run_study
     from metro_t0.study.study_file import load_study, with_overrides
     from metro_t0.training.budget import parse_seconds
 

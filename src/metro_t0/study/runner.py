@@ -1,6 +1,6 @@
 """Makes a study's runs: pretrain, finetune, rank, look inside, record; one after the other, by any number of processes.
 
-    outcome = run_study(load_study("paper-axes"), Path("prepared"), Path("study"), settings)
+    outcome = run_study(load_study("paper-axes"), Path("prepared"), Path("study"), StudySettings())
     outcome.done, outcome.failed
 
 What is done is on the disk, stage by stage: a study that was killed goes on with the same call. A run whose losses are
@@ -9,26 +9,20 @@ no longer numbers, or that fails otherwise, is recorded as such, and the others 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from metro_t0.analysis.analyze import AnalysisSettings, analyze
 from metro_t0.config import FinetuneConfig, PretrainConfig, read_config
-from metro_t0.data.preparation import vocabulary_checksum
 from metro_t0.data.prepare import PreparedCorpus
-from metro_t0.data.rows import TokenRows
-from metro_t0.evaluation.course import Course
 from metro_t0.evaluation.records import is_evaluation, read_evaluation, read_run
-from metro_t0.evaluation.suite_file import load_suite
 from metro_t0.evaluation.suites import EvaluationSettings, evaluate
 from metro_t0.prompts.mixture import load_mixture
-from metro_t0.study.costs import Costs, measured_costs
-from metro_t0.study.plan import FREE_SETTINGS, Plan, PlannedRun, fingerprint, plan_runs
+from metro_t0.study.plan import FREE_SETTINGS, PlannedRun
+from metro_t0.study.preparation import PreparedStudy, StudySettings, prepare_study
 from metro_t0.study.record import (
     Record,
     evaluation_summary,
@@ -36,7 +30,7 @@ from metro_t0.study.record import (
     training_summary,
     write_record,
 )
-from metro_t0.study.study_file import Finetuning, Study
+from metro_t0.study.study_file import Study
 from metro_t0.study.study_folder import StudyFolder
 from metro_t0.tokenization.inspection import open_tokenizer
 from metro_t0.training.interruption import stopped_at_once
@@ -47,26 +41,7 @@ from metro_t0.training.run_directory import environment
 if TYPE_CHECKING:
     from rich.console import Console
 
-Kept = Literal["models", "nothing"]
 ConfigType = TypeVar("ConfigType", PretrainConfig, FinetuneConfig)
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """Where a study's tasks are, and how it is run.
-
-    Attributes:
-        data_root: rows of tasks, as ``metro-t0 evaluate`` reads them.
-        templates: promptsource's templates.
-        budget_seconds: about how long the whole study may take on this machine with one process; everything is made
-            shorter to fit. None = as the study says.
-        keep: of a recorded run's folder: its models and metrics, or nothing.
-    """
-
-    data_root: Path | None = None
-    templates: Path | None = None
-    budget_seconds: float | None = None
-    keep: Kept = "models"
 
 
 @dataclass
@@ -82,160 +57,6 @@ class StudyOutcome:
     done: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class PreparedStudy:
-    """A study with everything that its runs share.
-
-    Attributes:
-        study: what is compared, shortened where a budget asks for it.
-        plan: its runs.
-        fingerprints: run name -> checksum of what decides its outcome.
-    """
-
-    study: Study
-    plan: Plan
-    fingerprints: Mapping[str, str]
-
-
-def prepare_study(
-    study: Study, data: Path, out: Path, settings: StudySettings, console: Console | None = None
-) -> PreparedStudy:
-    """Measure what has to be measured, once for all processes and calls, and plan the runs.
-
-    Raises:
-        ValueError: the corpus, the study, its tasks or a setting do not fit, the budget is too short, or ``out`` was
-            begun with something else.
-    """
-    asked = _Asked.check(study, data, out, settings)
-    folder = StudyFolder(out)
-    folder.stored()
-    with folder.only("study"):
-        stored = folder.stored()
-        if stored is None:
-            prepared, stored = asked.measured(console)
-            folder.begin(stored)
-            return prepared
-        return asked.going_on(stored, out)
-
-
-def preview_study(
-    study: Study, data: Path, out: Path, settings: StudySettings, console: Console | None = None
-) -> PreparedStudy:
-    """What ``prepare_study`` would give, without a trace on the disk.
-
-    Of a study that is not begun, what has to be measured is measured for this preview, and again when it begins.
-
-    Raises:
-        ValueError: as ``prepare_study``.
-        RunStoppedError: SIGTERM or SIGINT came.
-    """
-    asked = _Asked.check(study, data, out, settings)
-    stored = StudyFolder(out).stored()
-    if stored is not None:
-        return asked.going_on(stored, out)
-    with stopped_at_once():
-        return asked.measured(console)[0]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A study on a corpus, all of it seen to fit together.
-
-    Attributes:
-        facts: what must be the same when the study goes on.
-        shape: what operations are counted by.
-    """
-
-    study: Study
-    data: Path
-    settings: StudySettings
-    facts: Mapping[str, Any]
-    shape: Mapping[str, Any]
-
-    @classmethod
-    def check(cls, study: Study, data: Path, out: Path, settings: StudySettings) -> _Asked:
-        """A mistake is told here, before anything is measured or written."""
-        corpus = PreparedCorpus.load(data)
-        shape = _corpus_shape(corpus)
-        plan_runs(study, **shape)
-        for name, finetuning in study.finetunings.items():
-            _check_tasks(finetuning, settings, is_built=StudyFolder(out).mixture(name).is_dir())
-        facts = {
-            "study": described(study),
-            "corpus": _corpus_facts(corpus),
-            "budget_seconds": settings.budget_seconds,
-        }
-        return cls(study, data, settings, facts, shape)
-
-    def measured(self, console: Console | None) -> tuple[PreparedStudy, dict[str, Any]]:
-        """The study as it begins, and what its folder then says of it."""
-        costs = measured_costs(
-            self.study, self.data, budget_seconds=self.settings.budget_seconds, **self.shape, console=console
-        )
-        prepared = self._planned(costs)
-        return prepared, {
-            **self.facts,
-            "costs": costs.model_dump(mode="json"),
-            "runs": [
-                {
-                    "name": run.name,
-                    "size": run.arm.size,
-                    "axis": run.arm.axis,
-                    "value": run.arm.value,
-                    "equality": run.equality,
-                    "seed": run.seed,
-                    "tokens": run.tokens,
-                    "flops": run.flops,
-                    "fingerprint": prepared.fingerprints[run.name],
-                }
-                for run in prepared.plan.runs
-            ],
-            "same_as_base": prepared.plan.same_as_base,
-            "environment": environment(),
-        }
-
-    def going_on(self, stored: Mapping[str, Any], out: Path) -> PreparedStudy:
-        """The study as it was begun."""
-        for what, value in self.facts.items():
-            if stored[what] != value:
-                raise ValueError(
-                    f"{out} was begun with another {what.replace('_', ' ')}: give the same again to go on with it, "
-                    "or another folder"
-                )
-        return self._planned(Costs(**stored["costs"]))
-
-    def _planned(self, costs: Costs) -> PreparedStudy:
-        shortened = costs.shortened(self.study)
-        plan = plan_runs(shortened, **self.shape, speeds=costs.speeds)
-        facts = {"corpus": self.facts["corpus"], "finetunings": described(shortened)["finetunings"]}
-        return PreparedStudy(shortened, plan, {run.name: fingerprint(run, facts) for run in plan.runs})
-
-
-def _check_tasks(finetuning: Finetuning, settings: StudySettings, *, is_built: bool) -> None:
-    """See that a row of each task can be trained on and asked, before the hours that come before that."""
-    finetuning.config(0)
-    templates, data_root = settings.templates, settings.data_root
-    if not is_built:
-        load_mixture(finetuning.mixture, templates=templates, data_root=data_root, allow_missing=True).check()
-    suite = load_suite(finetuning.suite, templates=templates, data_root=data_root)
-    Course.begin(suite, limit=1, seed=0, say=lambda line: None)
-
-
-def described(study: Study) -> dict[str, Any]:
-    """A study as plain values that name no place on this machine: of each file its name and a checksum."""
-    values = study.model_dump(mode="json")
-    for part in (values, *values["finetunings"].values()):
-        for name in FREE_SETTINGS:
-            part["settings"].pop(f"training.{name}", None)
-    for finetuning in values["finetunings"].values():
-        for kind in ("mixture", "suite"):
-            file = Path(finetuning[kind])
-            if file.is_file():
-                digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-                finetuning[kind] = f"{file.name} ({digest})"
-    return values
 
 
 def run_study(
@@ -446,25 +267,3 @@ def _as_begun(config: ConfigType, run: Path) -> ConfigType:
     stored = read_config(run / "config.yaml").training
     kept = {name: getattr(stored, name) for name in FREE_SETTINGS}
     return config.model_copy(update={"training": config.training.model_copy(update=kept)})
-
-
-def _corpus_shape(corpus: PreparedCorpus) -> dict[str, Any]:
-    """What the count of operations goes by: ids, sentinels, and the length by which attention costs what it costs."""
-    tokenizer = open_tokenizer(corpus.tokenizer)
-    lengths = TokenRows(corpus.train, ("input_ids",)).lengths.astype("float64")
-    return {
-        "vocabulary": len(tokenizer),
-        "sentinels": tokenizer.num_sentinel_tokens,
-        "length": float((lengths**2).sum() / lengths.sum()),
-    }
-
-
-def _corpus_facts(corpus: PreparedCorpus) -> dict[str, Any]:
-    """What tells one corpus from another, wherever it lies."""
-    return {
-        "blocks": len(corpus.train),
-        "tokens": corpus.card["tokens"],
-        "characters": corpus.card["characters"],
-        "sources": [Path(str(one["source"])).name for one in corpus.card["sources"]],
-        "vocabulary": vocabulary_checksum(open_tokenizer(corpus.tokenizer)),
-    }
