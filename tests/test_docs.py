@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from metro_t0 import MetroT0Config, MetroT0ForPreTraining, MetroT0Tokenizer
 from official_checkpoints import checkpoint_of
@@ -37,7 +38,7 @@ SHORT_RUN = (
     "training.steps=3 training.batch_tokens=512 training.micro_batch_tokens=512 training.validation_rows=4 "
     "training.precision=fp32 training.threads=1"
 )
-SHRINK = {"pretrain": f"{TINY_MODEL} {SHORT_RUN}", "finetune": SHORT_RUN}
+SHRINK = {"pretrain": f"{TINY_MODEL} {SHORT_RUN}", "finetune": SHORT_RUN, "ablate": "training.threads=1"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def shrunk(command: str) -> list[str]:
         words += ["--cap", "300", "--epochs", "1"]
     if words[:2] == ["metro-t0", "evaluate"] and not {"t0", "mmlu"}.isdisjoint(words):
         words += ["--limit", "2"]
-    if words[0] == "metro-t0":
+    if words[0] == "metro-t0" and (words[1] != "ablate" or "--data" in words):
         words += shlex.split(SHRINK.get(words[1], ""))
     if words[1] in SHRINK and "--budget" in words:
         words[words.index("--budget") + 1] = "3-steps"
@@ -79,6 +80,24 @@ def shrunk(command: str) -> list[str]:
         verb = words[words.index("metro_t0.cli.main") + 1]
         words += shlex.split(f"{SHRINK.get(verb, '')} training.batch_tokens=4096")
     return [re.sub(r"^(8000|32768)$", "600", word) for word in words]
+
+
+def shrunk_file(text: str) -> str:
+    """A page's YAML file; a study with small networks and short runs, one a configuration."""
+    study = yaml.safe_load(text) if "\naxes:" in text else None
+    if study is None:
+        return text
+    settings = dict(setting.split("=") for setting in f"{TINY_MODEL} {SHORT_RUN}".split())
+    del settings["training.steps"]
+    read = {key: yaml.safe_load(value) for key, value in settings.items()}
+    study["settings"] |= read
+    study["tokens"], study["seeds"] = 1500, study["seeds"][:1]
+    for axis in filter(None, study["axes"].values()):
+        for value in axis["values"].values():
+            value["settings"] = {key: 32 for key in value["settings"]}
+    for finetuning in study["finetunings"].values():
+        finetuning["settings"] |= {"training.steps": 2, "training.threads": 1, "training.precision": "fp32"}
+    return yaml.safe_dump(study, sort_keys=False)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +157,7 @@ def test_page_runs(page: Path, workplace: Path) -> None:
         if block.mark in ("demo", "tests"):
             continue
         if block.language == "yaml" and (name := re.match(r"# file: (\S+)\n", block.body)):
-            (workplace / name[1]).write_text(block.body, encoding="utf-8")
+            (workplace / name[1]).write_text(shrunk_file(block.body), encoding="utf-8")
         elif block.language == "bash":
             for command in block.body.strip().splitlines():
                 run(shrunk(command), workplace)
