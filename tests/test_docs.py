@@ -94,7 +94,7 @@ def shrunk_file(text: str) -> str:
     study["tokens"], study["seeds"] = 1500, study["seeds"][:1]
     for axis in filter(None, study["axes"].values()):
         for value in axis["values"].values():
-            value["settings"] = {key: 32 for key in value["settings"]}
+            value["settings"] = dict.fromkeys(value["settings"], 32)
     for finetuning in study["finetunings"].values():
         finetuning["settings"] |= {"training.steps": 2, "training.threads": 1, "training.precision": "fp32"}
     return yaml.safe_dump(study, sort_keys=False)

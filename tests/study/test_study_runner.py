@@ -235,16 +235,18 @@ def test_a_run_goes_on_wherever_its_corpus_lies_and_however_it_is_computed(
     study = with_overrides(load_study(study_file), ["training.threads=2", "training.keep_last=1"])
     outcome = run_study(study, moved, out, StudySettings())
     assert outcome.done == [BASE, GATE]
-    # The run that was begun kept its threads, and so its results to the last bit.
-    assert records(out)[BASE] == records(made_study)[BASE]
+    # The pretraining that was begun kept its threads, and so its results to the last bit.
+    for part in ("config", "pretraining"):
+        assert records(out)[BASE][part] == records(made_study)[BASE][part]
 
 
 def test_another_corpus_or_other_rows_are_refused(
     made_study: Path, study_file: Path, study_corpus: Path, tmp_path: Path
 ) -> None:
     before = records(made_study)
-    source = tmp_path / "other.txt"
-    source.write_text("Nothing that the other corpus has. " * 200)
+    source = tmp_path / "other.jsonl"
+    texts = [f"Nothing that the other corpus has, {number}. " * 40 for number in range(8)]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     prepare([source], tmp_path / "other", tokenizer=study_corpus / "tokenizer", max_length=48)
     with pytest.raises(ValueError, match="was begun with another corpus"):
         run(study_file, tmp_path / "other", made_study)
