@@ -21,6 +21,7 @@ from metro_t0.data.prepare import PreparedCorpus
 from metro_t0.data.rows import TokenRows
 from metro_t0.evaluation.course import Course
 from metro_t0.evaluation.suite_file import load_suite
+from metro_t0.launcher import LaunchedProcess
 from metro_t0.prompts.build_plan import templates_checksum
 from metro_t0.prompts.mixture import load_mixture
 from metro_t0.study.costs import Costs, measured_costs
@@ -87,7 +88,7 @@ def prepare_study(
         ValueError: the corpus, the study, its tasks or a setting do not fit, the budget is too short, or ``out`` was
             begun with something else.
     """
-    asked = _Asked.check(study, data, out, settings)
+    asked = _Asked.check(study, data, out, settings, console)
     folder = StudyFolder(out)
     folder.stored()
     with folder.only("study"):
@@ -110,7 +111,7 @@ def preview_study(
         ValueError: as ``prepare_study``.
         RunStoppedError: SIGTERM or SIGINT came.
     """
-    asked = _Asked.check(study, data, out, settings)
+    asked = _Asked.check(study, data, out, settings, console)
     stored = StudyFolder(out).stored()
     if stored is not None:
         return asked.going_on(stored, out)
@@ -134,13 +135,20 @@ class _Asked:
     shape: Mapping[str, Any]
 
     @classmethod
-    def check(cls, study: Study, data: Path, out: Path, settings: StudySettings) -> _Asked:
+    def check(
+        cls, study: Study, data: Path, out: Path, settings: StudySettings, console: Console | None
+    ) -> _Asked:
         """A mistake is told here, before anything is measured or written."""
+        if LaunchedProcess.from_environment().size > 1:
+            raise ValueError(
+                "a study's runs take one process each and are shared by themselves: start metro-t0 ablate in as many "
+                "shells as you like, not by torchrun"
+            )
         corpus = PreparedCorpus.load(data)
         shape = _corpus_shape(corpus)
         plan_runs(study, **shape)
         tasks = {
-            name: _checked_tasks(one, settings, is_built=StudyFolder(out).mixture(name).is_dir())
+            name: _checked_tasks(one, settings, StudyFolder(out).mixture(name).is_dir(), console)
             for name, one in study.finetunings.items()
         }
         facts = {
@@ -195,7 +203,9 @@ class _Asked:
         return PreparedStudy(shortened, plan, {run.name: fingerprint(run, facts) for run in plan.runs})
 
 
-def _checked_tasks(finetuning: Finetuning, settings: StudySettings, *, is_built: bool) -> str:
+def _checked_tasks(
+    finetuning: Finetuning, settings: StudySettings, is_built: bool, console: Console | None
+) -> str:
     """See that there is something to train on and to ask, before the hours that come before that.
 
     Returns:
@@ -206,11 +216,16 @@ def _checked_tasks(finetuning: Finetuning, settings: StudySettings, *, is_built:
     if not is_built:
         load_mixture(finetuning.mixture, templates=templates, data_root=data_root, allow_missing=True).check()
     suite = load_suite(finetuning.suite, templates=templates, data_root=data_root)
+
+    def say(line: str) -> None:
+        if console is not None:
+            console.print(line, highlight=False)
+
     try:
-        Course.begin(suite, limit=_ROWS_TO_TRY, seed=0, say=lambda line: None)
+        Course.begin(suite, limit=_ROWS_TO_TRY, seed=0, say=say)
     except ValueError:
         # Examples may begin further down.
-        Course.begin(suite, limit=finetuning.limit, seed=0, say=lambda line: None)
+        Course.begin(suite, limit=finetuning.limit, seed=0, say=say)
     digest = hashlib.sha256()
     for task in suite.tasks:
         digest.update(f"{task.name} {templates_checksum(task)}\n".encode())
