@@ -194,6 +194,15 @@ def test_files_say_what_the_records_say(written: Path) -> None:
     assert charts == len(list((written / "figures").glob("*.svg"))) == 2 * 4 + 3 + 3 * 2
 
 
+def test_different_losses_are_said_to_differ(analysed: Path, tmp_path: Path) -> None:
+    settings = AnalysisSettings(rows=2, loss="own", zeroed_layers=0)
+    models = [analysed / "metro", analysed / "t5"]
+    write_analysis(analyze_all(models, corpus=analysed / "prepared", settings=settings), tmp_path)
+    text = " ".join(_Page((tmp_path / "analysis.html").read_text(encoding="utf-8")).text.split())
+    assert "these sensitivities do not compare: metro's is METRO's own pretraining loss" in text
+    assert "t5's is span corruption" in text and "Left out." in text
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_page_and_figures_in_a_browser(written: Path) -> None:
     with Browser() as browser:

@@ -58,7 +58,11 @@ def check_same_losses(run: Path, reference: Path) -> None:
                     continue
                 # Not every metric is a number: one over no tokens at all has no value.
                 near = isinstance(value, float)
-                assert value == (pytest.approx(wanted[step][name], rel=1e-5) if near else wanted[step][name])
+                # What a row shorter than its batch reads one token longer: see training/activation_shares.py.
+                within = 5e-3 if name.startswith("activation_share_decoder") else 1e-5
+                assert value == (
+                    pytest.approx(wanted[step][name], rel=within) if near else wanted[step][name]
+                )
 
 
 def files_of(run: Path) -> set[str]:

@@ -50,6 +50,21 @@ def test_they_are_a_direct_count_over_real_tokens(recomputed: bool, micro_batch_
     assert not kept and found == shares_of(validation.run(parallel, "fp32"))
 
 
+def test_the_last_auxiliary_layer_counts_masked_positions_and_no_others() -> None:
+    """However many positions a batch has room for: each row alone, and all of them together."""
+    model = small_network(2).train()
+    objective = build_objective(small_config().objective, model.config, 1, 1)
+    parallel = Parallel(model, objective)
+    found = [
+        Validation(objective, token_rows(12, 3), number=12, micro_batch_tokens=tokens, seed=1).run(
+            parallel, "fp32"
+        )
+        for tokens in (20, 60, 1000)
+    ]
+    shares = [values["activation_share_auxiliary_0"] for values in found]
+    assert shares == [pytest.approx(shares[0], rel=1e-9)] * 3
+
+
 def test_foreign_networks_have_none() -> None:
     objective = BagObjective()
     validation = Validation(objective, token_rows(5, 1), number=5, micro_batch_tokens=100, seed=1)

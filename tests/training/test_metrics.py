@@ -49,6 +49,19 @@ def test_values_are_sums_over_counts(steps: list[tuple[float, int, float]]) -> N
     assert log.read()["lm_loss"] == 2.5
 
 
+def test_a_window_of_other_metrics_is_let_go_and_the_skips_stay() -> None:
+    """As a checkpoint has it that a version with fewer metrics wrote."""
+    log = TrainingLog(WATCHED, limit=1)
+    log.add(tally(0.0, 2.0, 1.0, broken=("loss",)), 1)
+    state = log.state_dict()
+    state["names"], state["window"] = state["names"][:-1], state["window"][:-1]
+    other = TrainingLog(WATCHED, limit=1)
+    other.load_state_dict(state)
+    other.add(tally(4.0, 2.0, 1.0), 2)
+    assert other.skipped == 1
+    assert other.read()["lm_loss"] == 2.0
+
+
 def test_a_skipped_update_counts_in_no_metric() -> None:
     log = TrainingLog(WATCHED, limit=1)
     log.add(tally(4.0, 2.0, 1.0), 1)

@@ -62,14 +62,14 @@ def _view(records: Sequence[Record]) -> dict[str, Any]:
     activation = [(source, figures.activation_figures(records, source)) for source in sources]
     masses = [figures.lorenz_figure(records), *figures.mass_figures(records)]
     models = [_model_view(record, number) for number, record in enumerate(records, start=1)]
-    losses = list(dict.fromkeys(record["sensitivity"]["loss"] for record in records))
+    losses = {record["model"]["name"]: _LOSSES[record["sensitivity"]["loss"]] for record in records}
     return {
         "title": "What is inside",
         "headline": _headline(records, sources[0]),
         "activation": activation,
         "masses": masses,
         "models": models,
-        "losses": [_LOSSES[loss] for loss in losses],
+        "losses": losses,
         "figures": [
             *(figure for _, of_source in activation for figure in of_source),
             *masses,

@@ -252,8 +252,9 @@ class _Text:
 
     @property
     def index(self) -> torch.Tensor:
-        """``positions`` as an index ``[B, M]`` that lies inside the row everywhere."""
-        return self.positions.clamp(max=self.original.shape[1] - 1)
+        """``positions`` as an index ``[B, M]`` inside the row; what stands for none repeats the row's last one."""
+        last = self.positions.masked_fill(~self.counted, 0).amax(dim=1, keepdim=True)
+        return self.positions.minimum(last)
 
     def at_masked(self, values: torch.Tensor) -> torch.Tensor:
         """``[B, T]`` to ``[B, M]``."""

@@ -8,6 +8,10 @@
 
 What is counted says analysis/activation.py. Nothing is where layers are compiled: counting would have them run
 uncompiled, and the validation would no longer be of the network as it trains. Nothing is in foreign networks either.
+
+A decoder reads its target one place to the right: a row as long as its batch loses its last token, a shorter one does
+not. So the decoder's shares depend, by less than a token in a row, on which rows go through together, and with that on
+the number of processes and on ``training.micro_batch_tokens``; the other stacks' do not.
 """
 
 from __future__ import annotations
