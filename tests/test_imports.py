@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "study": {
         "config",
         "settings",
+        "launcher",
         "modeling",
         "objectives",
         "tokenization",

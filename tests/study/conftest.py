@@ -10,7 +10,8 @@ import pytest
 from small_studies import TOO_HIGH, write_study
 
 from metro_t0.data.prepare import prepare
-from metro_t0.study.runner import StudySettings, run_study
+from metro_t0.study.preparation import StudySettings
+from metro_t0.study.runner import run_study
 from metro_t0.study.study_file import load_study
 
 

@@ -10,6 +10,8 @@ from small_studies import write_study
 
 from metro_t0.study.study_file import load_study, shipped_axes, study_names, with_overrides
 
+FINETUNING = {"mixture": "mixture.yaml", "suite": "mixture.yaml"}
+
 
 def test_shipped_studies_load_with_every_axis_spelled_out() -> None:
     assert study_names() == ["metro-vs-t5", "paper-axes"]
@@ -63,6 +65,29 @@ def test_files_beside_the_study_are_found_from_anywhere(
         ({"seeds": []}, "seeds"),
         ({"tokens": 0}, "tokens"),
         ({"axes": {"mine": {"base": "b", "values": {"x": {"equal": ["flop"]}}}}}, "equal"),
+        (
+            {"axes": {"mine": {"base": "b", "values": {"x": {"equal": ["time", "time"]}}}}},
+            "equal: name each once",
+        ),
+        (
+            {"axes": {"mine": {"base": "b", "values": {"x": {"setings": {}}}}}},
+            "axes.NAME.values.NAME.settings",
+        ),
+        ({"seeds": [1, 2, 1]}, "seeds: name each once"),
+        ({"seeds": [1, -1]}, "greater than or equal to 0"),
+        ({"settings": {"training.steps": 5}}, "training.steps cannot be set in a study: 'tokens:'"),
+        (
+            {"sizes": {"s": {"training.seed": 5}}},
+            "training.seed cannot be set in a study: 'tokens:' and 'seeds:'",
+        ),
+        ({"finetunings": {"pretrain": FINETUNING}}, "'pretrain' cannot be a folder's name"),
+        ({"finetunings": {"../mine": FINETUNING}}, "'../mine' cannot be a folder's name"),
+        ({"finetunings": {"mine-ranked": FINETUNING}}, "'mine-ranked' cannot be a folder's name"),
+        (
+            {"finetunings": {"mine": {**FINETUNING, "settings": {"training.seed": 1}}}},
+            "training.seed cannot be set",
+        ),
+        ({"finetunings": {"mine": {**FINETUNING, "limit": 0}}}, "limit"),
     ],
 )
 def test_a_mistake_is_named(values: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -84,3 +109,32 @@ def test_settings_of_training_can_be_given_for_every_run(tmp_path: Path) -> None
     for mistake in ("model.d_model=8", "training.threads"):
         with pytest.raises(ValueError, match="only settings of training"):
             with_overrides(study, [mistake])
+    for taken in ("training.seed=3", "training.steps=3"):
+        with pytest.raises(ValueError, match="cannot be set in a study"):
+            with_overrides(study, [taken])
+
+
+def test_anchors_and_merges_of_yaml_may_be_used(tmp_path: Path) -> None:
+    file = write_study(tmp_path)
+    written = yaml.safe_load(file.read_text())
+    del written["finetunings"]
+    file.write_text(
+        yaml.safe_dump(written)
+        + "finetunings:\n"
+        + "  first: {mixture: mixture.yaml, suite: mixture.yaml, settings: &shared {training.steps: 5}}\n"
+        + "  second:\n    mixture: mixture.yaml\n    suite: mixture.yaml\n"
+        + "    settings: {<<: *shared, training.batch_tokens: 64}\n"
+    )
+    finetunings = load_study(file).finetunings
+    assert finetunings["first"].settings == {"training.steps": 5}
+    assert finetunings["second"].settings == {"training.steps": 5, "training.batch_tokens": 64}
+
+
+@pytest.mark.parametrize("text", ["", "- a", "base: [", "\x00"])
+def test_what_is_no_study_is_told(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.yaml"):
+        load_study(file)
+    with pytest.raises(ValueError, match="there is no study"):
+        load_study(tmp_path)

@@ -12,7 +12,7 @@ from small_studies import SMALL, write_study
 
 from metro_t0.modeling.configuration import MetroT0Config
 from metro_t0.study.plan import PlannedRun, arms, fingerprint, needs_speeds, plan_runs, slug
-from metro_t0.study.study_file import Study, load_study, shipped_axes
+from metro_t0.study.study_file import Finetuning, Study, load_study, shipped_axes
 from metro_t0.training.plan.flops import flops_per_token
 
 SHAPE: dict[str, Any] = {"vocabulary": 600, "sentinels": 16, "length": 40.0}
@@ -140,5 +140,65 @@ def test_a_fingerprint_knows_what_decides_the_outcome_and_not_how_it_is_computed
 
 @given(st.text(max_size=30))
 def test_slugs_are_safe_in_paths(name: str) -> None:
-    made = slug(name)
-    assert "/" not in made and "_" not in made and made == slug(made)
+    try:
+        made = slug(name)
+    except ValueError as told:
+        assert not any(sign.isascii() and sign.isalnum() for sign in name.lower())
+        assert "give it a letter" in str(told)
+        return
+    assert made and made == slug(made)
+    assert "/" not in made and "_" not in made and made[0] not in ".-" and made[-1] not in ".-"
+
+
+@given(first=st.text(max_size=8), second=st.text(max_size=8))
+def test_two_values_never_share_a_file(first: str, second: str) -> None:
+    values = {first: {"settings": {"model.d_ff": 8}}, second: {"settings": {"model.d_ff": 16}}}
+    study = study_of(axes={"mine": {"base": "b", "values": values}})
+    try:
+        names = [arm.name for arm in arms(study)]
+    except ValueError as told:
+        assert "rename one of them" in str(told) or "give it a letter" in str(told)
+    else:
+        assert len(set(names)) == 1 + len(values)
+
+
+def test_a_value_that_is_run_at_equal_operations_alone_says_so() -> None:
+    [value] = shipped_axes()["objective"].model_dump()["values"].values()
+    axes = {"objective": {"base": "METRO", "values": {"spans": {**value, "equal": ["flops"]}}}}
+    assert [run.name for run in plan_runs(study_of(axes=axes), **SHAPE).runs] == [
+        "one-size/base/seed-1",
+        "one-size/objective=spans,equal-flops/seed-1",
+    ]
+
+
+def test_values_that_the_base_has_already_are_named_and_not_run() -> None:
+    same = {"as it is": {}, "said again": {"settings": {"objective.rtd_weight": 50}}}
+    axes = {"mine": {"base": "b", "values": {**same, "half": {"settings": {"objective.rtd_weight": 25.0}}}}}
+    plan = plan_runs(study_of(axes=axes, seeds=[3, 1]), **SHAPE)
+    assert plan.same_as_base == [("one size", "mine", "as it is"), ("one size", "mine", "said again")]
+    assert [run.name for run in plan.runs] == [
+        f"one-size/{arm}/seed-{seed}" for seed in (3, 1) for arm in ("base", "mine=half")
+    ]
+
+
+@settings(deadline=None)
+@given(
+    key=st.sampled_from(["optimizer.betas", "optimizer.warmup_steps", "training.trackers"]),
+    data=st.data(),
+)
+def test_settings_arrive_as_they_were_written(key: str, data: st.DataObject) -> None:
+    value = data.draw(
+        {
+            "optimizer.betas": st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).map(list),
+            "optimizer.warmup_steps": st.none() | st.integers(0, 99),
+            "training.trackers": st.lists(st.sampled_from(["tensorboard", "wandb"]), max_size=2),
+        }[key]
+    )
+    study = study_of(settings={**SMALL, key: value})
+    section, name = key.split(".")
+    found = getattr(getattr(plan_runs(study, **SHAPE).runs[0].config, section), name)
+    assert (list(found) if isinstance(found, tuple) else found) == value
+    finetuning = Finetuning.model_validate({"mixture": "m", "suite": "s", "settings": {key: value}})
+    found = getattr(getattr(finetuning.config(7), section), name)
+    assert (list(found) if isinstance(found, tuple) else found) == value
+    assert finetuning.config(7).training.seed == 7

@@ -62,7 +62,7 @@ def test_outcomes_come_back_as_they_were(right: np.ndarray) -> None:
 
 def test_a_record_is_read_only_where_it_is_whole_and_of_that_run(tmp_path: Path) -> None:
     assert read_record(tmp_path, "a/b/seed-1") is None
-    write_record(tmp_path, {"name": "a/b/seed-1", "status": "done"})
+    write_record(tmp_path, {"name": "a/b/seed-1", "status": "done", "fingerprint": "f"})
     record = read_record(tmp_path, "a/b/seed-1")
     assert record is not None and record.status == "done"
     file = record_file(tmp_path, "a/b/seed-1")

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from small_studies import SMALL_FINETUNING, TOO_HIGH, ablate, without_clock, write_study
 
-from metro_t0.data.prepare import PreparedCorpus
+from metro_t0.data.prepare import PreparedCorpus, prepare
+from metro_t0.study.preparation import StudySettings, preview_study
 from metro_t0.study.record import read_record
-from metro_t0.study.runner import StudyOutcome, StudySettings, run_study
-from metro_t0.study.study_file import load_study, shipped_axes
+from metro_t0.study.runner import StudyOutcome, run_study
+from metro_t0.study.study_file import load_study, shipped_axes, with_overrides
 
 BASE, GATE, RATE = "one-size/base/seed-1", "one-size/rtd-gate=on/seed-1", "one-size/rate=too-high/seed-1"
 
@@ -197,20 +198,33 @@ def test_a_foreign_folder_is_left_alone(study_corpus: Path, study_file: Path, tm
 def test_a_mistake_that_concerns_all_runs_is_told_before_the_first(
     study_corpus: Path, tmp_path: Path
 ) -> None:
-    finetuning = {"mixture": "mixture.yaml", "suite": "mixture.yaml", "settings": SMALL_FINETUNING}
-    for number, (changed, message) in enumerate(
-        [
-            ({"mixture": "nowhere.yaml"}, "nowhere.yaml"),
-            ({"suite": "nowhere.yaml"}, "nowhere.yaml"),
-            ({"preset": "tyny"}, "there is no preset 'tyny'"),
-            ({"settings": {"training.stesp": 3}}, "the nearest is 'training.steps'"),
-        ]
-    ):
+    finetuning: dict[str, Any] = {
+        "mixture": "mixture.yaml",
+        "suite": "mixture.yaml",
+        "settings": SMALL_FINETUNING,
+    }
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"mixture": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"suite": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"preset": "tyny"}, "there is no preset 'tyny'"),
+        ({"settings": {"training.stesp": 3}}, "the nearest is 'training.steps'"),
+    ]
+    for number, (changed, message) in enumerate(mistakes):
         file = write_study(tmp_path / f"study-{number}", finetunings={"weather": {**finetuning, **changed}})
         out = tmp_path / f"out-{number}"
         with pytest.raises(ValueError, match=message):
             run(file, study_corpus, out)
-        assert not (out / "runs").exists() and not (out / "records").exists()
+        # Nothing is begun: mended, the study is made in the same folder.
+        assert not out.exists()
+
+
+def test_processes_that_train_one_run_together_are_refused(
+    study_file: Path, study_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="not by torchrun"):
+        run(study_file, study_corpus, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_corpus_is_read_and_not_written(study_corpus: Path, made_study: Path) -> None:
@@ -259,3 +273,113 @@ def test_a_short_study_fits_its_budget_and_yields_its_table(study_corpus: Path, 
     )
     assert again.returncode == 0 and again.stdout == table
     assert (out / "table.md").read_text() == written
+
+
+def test_a_run_goes_on_wherever_its_corpus_lies_and_however_it_is_computed(
+    made_study: Path, study_file: Path, study_corpus: Path, tmp_path: Path
+) -> None:
+    """Threads, log lines and the corpus's place are no settings of a study: in the middle of a run they may change."""
+    out, moved = tmp_path / "out", tmp_path / "moved"
+    process = ablate(study_file, study_corpus, out)
+    wait_for(process, (out / IN_PRETRAINING).exists)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    shutil.copytree(study_corpus, moved)
+    study = with_overrides(load_study(study_file), ["training.threads=2", "training.keep_last=1"])
+    outcome = run_study(study, moved, out, StudySettings())
+    assert outcome.done == [BASE, GATE]
+    # The pretraining that was begun kept its threads, and so its results to the last bit.
+    for part in ("config", "pretraining"):
+        assert records(out)[BASE][part] == records(made_study)[BASE][part]
+
+
+def test_another_corpus_or_other_rows_are_refused(
+    made_study: Path, study_file: Path, study_corpus: Path, tmp_path: Path
+) -> None:
+    before = records(made_study)
+    source = tmp_path / "other.jsonl"
+    texts = [f"Nothing that the other corpus has, {number}. " * 40 for number in range(8)]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    prepare([source], tmp_path / "other", tokenizer=study_corpus / "tokenizer", max_length=48)
+    with pytest.raises(ValueError, match="was begun with another corpus"):
+        run(study_file, tmp_path / "other", made_study)
+    # The same study beside other rows, and beside other templates.
+    for number, (name, changed) in enumerate(
+        [
+            ("weather-test.jsonl", ("24 degrees", "25 degrees")),
+            ("weather.yaml", ("Which season", "What season")),
+        ]
+    ):
+        same = write_study(tmp_path / f"same-{number}", axes={"rtd-gate": None, "rate": TOO_HIGH})
+        file = same.parent / name
+        file.write_text(file.read_text().replace(*changed))
+        with pytest.raises(ValueError, match="was begun with other rows or templates"):
+            run(same, study_corpus, made_study)
+    assert records(made_study) == before
+
+
+def test_a_run_that_failed_is_made_again_when_its_record_is_removed(
+    made_study: Path, study_file: Path, study_corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(made_study, out)
+    (out / "records" / f"{RATE.replace('/', '__')}.json").unlink()
+    outcome = run(study_file, study_corpus, out)
+    assert [name for name, _ in outcome.failed] == [RATE]
+    assert records(out) == records(made_study)
+
+
+def test_a_run_that_does_not_fit_its_data_is_recorded_and_the_others_go_on(
+    study_corpus: Path, tmp_path: Path
+) -> None:
+    short = {"base": "64", "values": {"32": {"settings": {"model.num_positions": 32}}}}
+    file = write_study(tmp_path / "study", axes={"positions": short, "rtd-gate": None}, finetunings={})
+    outcome = run(file, study_corpus, tmp_path / "out")
+    assert outcome.done == [BASE, GATE]
+    [(name, reason)] = outcome.failed
+    assert name == "one-size/positions=32/seed-1"
+    assert reason.startswith("failed: the data has rows of 4") and "the model takes 32" in reason
+
+
+def test_examples_may_begin_below_the_rows_that_are_tried(study_corpus: Path, tmp_path: Path) -> None:
+    file = write_study(tmp_path / "study")
+    templates = file.parent / "weather.yaml"
+    late = "{% if report.startswith('late') %}{{ report }} ||| {{ answer_choices[label] }}{% endif %}"
+    written = templates.read_text().replace(
+        "{{ report }} Which season is it? ||| {{ answer_choices[label] }}", late
+    )
+    templates.write_text(written)
+    for part in ("train", "test"):
+        rows = [{"report": f"{'late' if n > 40 else 'soon'} {n}", "label": n % 2} for n in range(50)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (file.parent / f"weather-{part}.jsonl").write_text(lines)
+    prepared = preview_study(load_study(file), study_corpus, tmp_path / "out", StudySettings())
+    assert [one.name for one in prepared.plan.runs] == [BASE, GATE]
+
+
+def test_a_preview_is_the_plan_and_leaves_nothing(
+    made_study: Path, study_file: Path, study_corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    timed = write_study(tmp_path / "timed", axes={"objective": None}, finetunings={})
+    shown = preview_study(load_study(timed), study_corpus, out, StudySettings())
+    assert [one.equality for one in shown.plan.runs] == [None, "tokens", "flops", "time"]
+    assert not out.exists()
+    before = {file: file.stat().st_mtime_ns for file in made_study.rglob("*")}
+    stored = json.loads((made_study / "study.json").read_text())["runs"]
+    shown = preview_study(load_study(study_file), study_corpus, made_study, StudySettings())
+    assert [(one.name, one.tokens) for one in shown.plan.runs] == [(r["name"], r["tokens"]) for r in stored]
+    assert dict(shown.fingerprints) == {r["name"]: r["fingerprint"] for r in stored}
+    with pytest.raises(ValueError, match="was begun with another study"):
+        preview_study(load_study(timed), study_corpus, made_study, StudySettings())
+    assert before == {file: file.stat().st_mtime_ns for file in made_study.rglob("*")}
+
+
+def test_a_sigterm_while_speeds_are_measured_begins_nothing(study_corpus: Path, tmp_path: Path) -> None:
+    file = write_study(tmp_path / "study", axes={"objective": None}, finetunings={})
+    process = ablate(file, study_corpus, tmp_path / "out", "--dry-run")
+    assert process.stderr is not None and "Measuring" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 75 and "the same command goes on" in said, said
+    assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ import typer
 from metro_t0.cli.stopping import stoppable
 
 if TYPE_CHECKING:
-    from metro_t0.study.runner import PreparedStudy
+    from metro_t0.study.preparation import PreparedStudy
 
 
 class Keep(StrEnum):
@@ -52,7 +52,7 @@ def ablate(
         typer.Option(metavar="TIME", help="About how long it may take in all, one process (30m, 4h)."),
     ] = None,
     keep: Annotated[Keep, typer.Option(help="Of a run that is recorded.")] = Keep.MODELS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs; make none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """Run a study: a recipe, what is changed about it, and each change's effect, with its noise.
@@ -66,7 +66,8 @@ def ablate(
       metro-t0 ablate --study mine.yaml --data prepared --out study --budget 2h training.threads=1
       metro-t0 ablate --out study
 
-    Exit code 1 when a run failed. SIGTERM or Ctrl-C: the run that is under way is saved, the exit code is 75.
+    Exit code 1 when a run failed. SIGTERM, or Ctrl-C in training: the run that is under way is saved, the exit code is
+    75.
     """
     if data is None:
         if any((preset, study, overrides, budget, dry_run)):
@@ -80,7 +81,8 @@ def ablate(
     from rich.console import Console
 
     from metro_t0.launcher import LaunchedProcess
-    from metro_t0.study.runner import StudySettings, prepare_study, run_study
+    from metro_t0.study.preparation import StudySettings, preview_study
+    from metro_t0.study.runner import run_study
     from metro_t0.study.study_file import load_study, with_overrides
     from metro_t0.training.budget import parse_seconds
 
@@ -97,10 +99,10 @@ def ablate(
         keep=keep.value,
     )
     console = Console(stderr=True)
-    if dry_run:
-        _show_plan(prepare_study(the_study, data, out, settings, console))
-        return
     with stoppable("the same command"):
+        if dry_run:
+            _show_plan(preview_study(the_study, data, out, settings, console))
+            return
         outcome = run_study(the_study, data, out, settings, console)
     if outcome.elsewhere:
         console.print(f"{len(outcome.elsewhere)} runs are being made by other processes", highlight=False)

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metro_t0.config import PretrainConfig, TrainingSettings, load_finetune_config
+from metro_t0.config import PretrainConfig
 from metro_t0.evaluation.records import read_run
 from metro_t0.settings import Settings
 from metro_t0.study.plan import arms, needs_speeds, plan_runs
@@ -34,6 +34,8 @@ _STAGE_SECONDS = 4.0
 _PROMPT_TOKENS = 60
 _PROMPTS_A_ROW = 8
 _FEWEST_ROWS = 10
+# Of a task, where no limit is given.
+_ROWS = 1000
 
 
 class Costs(Settings):
@@ -95,7 +97,7 @@ def measured_costs(
     plan = plan_runs(study, vocabulary, sentinels, length, speeds=speeds)
     per_base_flop = {}
     for run in plan.runs:
-        if run.equality is None:
+        if run.arm.axis is None:
             per_base_flop[run.arm.size] = run.tokens / speeds[bases[run.arm.size].name] / run.flops
     stages = len(plan.runs) * (2 + 2 * len(study.finetunings)) * _STAGE_SECONDS
     working = 0.0
@@ -124,6 +126,9 @@ def _tokens_per_second(config: PretrainConfig, data: Path) -> float:
             "validate_every": _STEPS,
             "save_every": _STEPS,
             "validation_rows": 8,
+            "trackers": (),
+            # One that diverges says so when it is run, as one of many.
+            "max_nonfinite": _STEPS,
         }
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -134,22 +139,18 @@ def _tokens_per_second(config: PretrainConfig, data: Path) -> float:
 
 def _finetuning_tokens(finetuning: Finetuning) -> float:
     """Its training and ranking, in tokens of training."""
-    training = _training_of(finetuning)
+    training = finetuning.config(0).training
     tokens = float(training.budget_tokens or (training.steps or 0) * training.batch_tokens)
-    return tokens + (finetuning.limit or 1000) * _PROMPTS_A_ROW * _PROMPT_TOKENS
+    return tokens + (finetuning.limit or _ROWS) * _PROMPTS_A_ROW * _PROMPT_TOKENS
 
 
 def _shortened(finetuning: Finetuning, scale: float) -> Finetuning:
-    training = _training_of(finetuning)
+    training = finetuning.config(0).training
     lengths = {
         f"training.{name}": max(1, round(value * scale))
         for name, value in (("steps", training.steps), ("budget_tokens", training.budget_tokens))
         if value is not None
     }
-    limit = max(_FEWEST_ROWS, round((finetuning.limit or 1000) * scale))
+    rows = finetuning.limit or _ROWS
+    limit = min(rows, max(_FEWEST_ROWS, round(rows * scale)))
     return finetuning.model_copy(update={"settings": {**finetuning.settings, **lengths}, "limit": limit})
-
-
-def _training_of(finetuning: Finetuning) -> TrainingSettings:
-    overrides = [f"{key}={value}" for key, value in finetuning.settings.items()]
-    return load_finetune_config(finetuning.preset, overrides=overrides).training

@@ -20,7 +20,7 @@ from typing import Any
 from metro_t0.config import MetroSettings, PretrainConfig, load_pretrain_config
 from metro_t0.modeling.configuration import MetroT0Config
 from metro_t0.objectives.metro import MetroObjective
-from metro_t0.study.study_file import Alternative, Equality, Study
+from metro_t0.study.study_file import Alternative, Equality, Study, as_overrides
 from metro_t0.training.plan.flops import flops_per_token
 
 ONE_SIZE = "one size"
@@ -62,7 +62,8 @@ class PlannedRun:
 
     Attributes:
         arm: what it is a run of.
-        equality: what it has in common with the base's run, where the value is run in several ways.
+        equality: what it has in common with the base's run; None where that is the usual, as many tokens, and the
+            value is run in no other way.
         seed: of everything that is drawn.
         tokens: of pretraining.
         flops: of pretraining, by the mathematics of the recipe (``training/plan/flops.py``).
@@ -144,7 +145,7 @@ def plan_runs(
                 runs.append(
                     PlannedRun(
                         arm,
-                        equality if len(arm.equal) > 1 else None,
+                        equality if arm.equal != ("tokens",) else None,
                         seed,
                         tokens,
                         tokens * flops[arm.name],
@@ -158,13 +159,18 @@ def arms(study: Study) -> list[Arm]:
     """Every configuration that a study compares, size by size, the base first.
 
     Raises:
-        ValueError: as ``plan_runs``.
+        ValueError: as ``plan_runs``, or two would have one name.
     """
-    return [
-        arm
-        for size, shape in (study.sizes or {ONE_SIZE: {}}).items()
-        for arm in _arms_of_size(study, size, shape)
-    ]
+    found: dict[str, Arm] = {}
+    for size, shape in (study.sizes or {ONE_SIZE: {}}).items():
+        for arm in _arms_of_size(study, size, shape):
+            if arm.name in found:
+                raise ValueError(
+                    f"{study.name}: two values are both called {arm.name} in files' names, where case and signs do not "
+                    "count: rename one of them"
+                )
+            found[arm.name] = arm
+    return list(found.values())
 
 
 def needs_speeds(study: Study) -> list[str]:
@@ -188,8 +194,15 @@ def fingerprint(run: PlannedRun, facts: Mapping[str, Any]) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as part of a path: lower case, everything but letters, digits and dots a hyphen."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    """A name as part of a path: lower case, everything but letters, digits and dots a hyphen, none at its ends.
+
+    Raises:
+        ValueError: nothing remains.
+    """
+    part = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+    if not part:
+        raise ValueError(f"{name!r} cannot be part of a file's name: give it a letter from a to z or a digit")
+    return part
 
 
 def _arms_of_size(study: Study, size: str, shape: Mapping[str, Any]) -> Iterator[Arm]:
@@ -232,7 +245,7 @@ def _resolved(
 
 
 def _config(study: Study, preset: str, settings: Mapping[str, Any], where: str) -> PretrainConfig:
-    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    overrides = as_overrides(settings)
     overrides += [f"training.budget_tokens={study.tokens}", f"training.seed={study.seeds[0]}"]
     try:
         config = load_pretrain_config(preset, overrides=overrides)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -93,13 +93,18 @@ def read_record(study: Path, name: str) -> Record | None:
     """A run's record, None if there is none.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be read, or is no record of this run.
     """
     file = record_file(study, name)
     if not file.is_file():
         return None
     values = read_json(file)
-    if values.get("format_version") != FORMAT_VERSION or values.get("name") != name:
+    if (
+        values.get("format_version") != FORMAT_VERSION
+        or values.get("name") != name
+        or values.get("status") not in get_args(Status)
+        or "fingerprint" not in values
+    ):
         raise ValueError(
             f"{file} is no record of {name} that this metro-t0 reads: remove it, and it is made again"
         )

@@ -1,6 +1,6 @@
 """Makes a study's runs: pretrain, finetune, rank, look inside, record; one after the other, by any number of processes.
 
-    outcome = run_study(load_study("paper-axes"), Path("prepared"), Path("study"), settings)
+    outcome = run_study(load_study("paper-axes"), Path("prepared"), Path("study"), StudySettings())
     outcome.done, outcome.failed
 
 What is done is on the disk, stage by stage: a study that was killed goes on with the same call. A run whose losses are
@@ -9,26 +9,20 @@ no longer numbers, or that fails otherwise, is recorded as such, and the others 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from metro_t0.analysis.analyze import AnalysisSettings, analyze
-from metro_t0.config import FinetuneConfig, load_finetune_config
-from metro_t0.data.preparation import vocabulary_checksum
+from metro_t0.config import FinetuneConfig, PretrainConfig, read_config
 from metro_t0.data.prepare import PreparedCorpus
-from metro_t0.data.rows import TokenRows
-from metro_t0.evaluation.course import Course
 from metro_t0.evaluation.records import is_evaluation, read_evaluation, read_run
-from metro_t0.evaluation.suite_file import load_suite
 from metro_t0.evaluation.suites import EvaluationSettings, evaluate
 from metro_t0.prompts.mixture import load_mixture
-from metro_t0.study.costs import Costs, measured_costs
-from metro_t0.study.plan import FREE_SETTINGS, Plan, PlannedRun, fingerprint, plan_runs
+from metro_t0.study.plan import FREE_SETTINGS, PlannedRun
+from metro_t0.study.preparation import PreparedStudy, StudySettings, prepare_study
 from metro_t0.study.record import (
     Record,
     evaluation_summary,
@@ -36,7 +30,7 @@ from metro_t0.study.record import (
     training_summary,
     write_record,
 )
-from metro_t0.study.study_file import Finetuning, Study
+from metro_t0.study.study_file import Study
 from metro_t0.study.study_folder import StudyFolder
 from metro_t0.tokenization.inspection import open_tokenizer
 from metro_t0.training.interruption import stopped_at_once
@@ -47,25 +41,7 @@ from metro_t0.training.run_directory import environment
 if TYPE_CHECKING:
     from rich.console import Console
 
-Kept = Literal["models", "nothing"]
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """Where a study's tasks are, and how it is run.
-
-    Attributes:
-        data_root: rows of tasks, as ``metro-t0 evaluate`` reads them.
-        templates: promptsource's templates.
-        budget_seconds: about how long the whole study may take on this machine with one process; everything is made
-            shorter to fit. None = as the study says.
-        keep: of a recorded run's folder: its models and metrics, or nothing.
-    """
-
-    data_root: Path | None = None
-    templates: Path | None = None
-    budget_seconds: float | None = None
-    keep: Kept = "models"
+ConfigType = TypeVar("ConfigType", PretrainConfig, FinetuneConfig)
 
 
 @dataclass
@@ -81,101 +57,6 @@ class StudyOutcome:
     done: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class PreparedStudy:
-    """A study with everything that its runs share.
-
-    Attributes:
-        study: what is compared, shortened where a budget asks for it.
-        plan: its runs.
-        fingerprints: run name -> checksum of what decides its outcome.
-    """
-
-    study: Study
-    plan: Plan
-    fingerprints: Mapping[str, str]
-
-
-def prepare_study(
-    study: Study, data: Path, out: Path, settings: StudySettings, console: Console | None = None
-) -> PreparedStudy:
-    """Measure what has to be measured, once for all processes and calls, and plan the runs.
-
-    Raises:
-        ValueError: the corpus, the study or a setting does not fit, the budget is too short, or ``out`` was begun with
-            something else.
-    """
-    corpus = PreparedCorpus.load(data)
-    shape = _corpus_shape(corpus)
-    plan_runs(study, **shape)  # a mistake in the study is told before anything is measured
-    folder = StudyFolder(out)
-    folder.stored()
-    with folder.only("study"):
-        stored = folder.stored()
-        asked: dict[str, Any] = {
-            "study": described(study),
-            "corpus": _corpus_facts(corpus),
-            "budget_seconds": settings.budget_seconds,
-        }
-        if stored is None:
-            costs = measured_costs(
-                study, data, budget_seconds=settings.budget_seconds, **shape, console=console
-            )
-            planned = _planned(study, costs, shape, asked["corpus"])
-            stored = {
-                **asked,
-                "costs": costs.model_dump(mode="json"),
-                "runs": [
-                    {
-                        "name": run.name,
-                        "size": run.arm.size,
-                        "axis": run.arm.axis,
-                        "value": run.arm.value,
-                        "equality": run.equality,
-                        "seed": run.seed,
-                        "tokens": run.tokens,
-                        "flops": run.flops,
-                        "fingerprint": planned.fingerprints[run.name],
-                    }
-                    for run in planned.plan.runs
-                ],
-                "same_as_base": planned.plan.same_as_base,
-                "environment": environment(),
-            }
-            folder.begin(stored)
-        for what in asked:
-            if stored[what] != asked[what]:
-                raise ValueError(
-                    f"{out} was begun with another {what.replace('_', ' ')}: give the same again to go on with it, "
-                    "or another folder"
-                )
-    return _planned(study, Costs(**stored["costs"]), shape, asked["corpus"])
-
-
-def _planned(
-    study: Study, costs: Costs, shape: Mapping[str, Any], corpus: Mapping[str, Any]
-) -> PreparedStudy:
-    shortened = costs.shortened(study)
-    plan = plan_runs(shortened, **shape, speeds=costs.speeds)
-    facts = {"corpus": corpus, "finetunings": described(shortened)["finetunings"]}
-    return PreparedStudy(shortened, plan, {run.name: fingerprint(run, facts) for run in plan.runs})
-
-
-def described(study: Study) -> dict[str, Any]:
-    """A study as plain values that name no place on this machine: of each file its name and a checksum."""
-    values = study.model_dump(mode="json")
-    for part in (values, *values["finetunings"].values()):
-        for name in FREE_SETTINGS:
-            part["settings"].pop(f"training.{name}", None)
-    for finetuning in values["finetunings"].values():
-        for kind in ("mixture", "suite"):
-            file = Path(finetuning[kind])
-            if file.is_file():
-                digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-                finetuning[kind] = f"{file.name} ({digest})"
-    return values
 
 
 def run_study(
@@ -202,9 +83,7 @@ def _run_study(
     prepared: PreparedStudy, data: Path, out: Path, settings: StudySettings, console: Console | None
 ) -> StudyOutcome:
     worker = _Worker(prepared, data, StudyFolder(out), settings, console)
-    # What concerns all runs fails before the first of them.
     for name in prepared.study.finetunings:
-        worker.check_suite(name)
         worker.mixture(name)
     outcome = StudyOutcome()
     for number, run in enumerate(prepared.plan.runs, start=1):
@@ -284,7 +163,7 @@ class _Worker:
     def _stages(self, run: PlannedRun, place: Path) -> dict[str, Any]:
         mixtures = {name: self.folder.mixture(name) for name in self.prepared.study.finetunings}
         pretrained = pretrain(
-            run.config,
+            _as_begun(run.config, place / "pretrain"),
             self.data,
             place / "pretrain",
             resume=_is_begun(place / "pretrain"),
@@ -293,9 +172,9 @@ class _Worker:
         record = read_run(pretrained)
         finetunings = {}
         for name, finetuning in self.prepared.study.finetunings.items():
-            config = _finetune_config(finetuning, run.seed)
+            config = finetuning.config(run.seed)
             tuned = finetune(
-                config,
+                _as_begun(config, place / name),
                 pretrained,
                 mixtures[name],
                 place / name,
@@ -346,21 +225,13 @@ class _Worker:
             )
         return found
 
-    def check_suite(self, name: str) -> None:
-        """See that a row of a finetuning's suite can be asked, before the hours that come before the ranking."""
-        finetuning = self.prepared.study.finetunings[name]
-        suite = load_suite(
-            finetuning.suite, templates=self.settings.templates, data_root=self.settings.data_root
-        )
-        Course.begin(suite, limit=1, seed=0, say=self.say)
-
     def mixture(self, name: str) -> None:
         """See that a finetuning's mixture is built; the first process that comes here builds it."""
         finetuning = self.prepared.study.finetunings[name]
         built = self.folder.mixture(name)
         with self.folder.only("mixtures"):
             if not built.is_dir():
-                config = _finetune_config(finetuning, 0)
+                config = finetuning.config(0)
                 mixture = load_mixture(
                     finetuning.mixture,
                     templates=self.settings.templates,
@@ -389,28 +260,10 @@ def _is_begun(run: Path) -> bool:
     return (run / "config.yaml").is_file()
 
 
-def _finetune_config(finetuning: Finetuning, seed: int) -> FinetuneConfig:
-    overrides = [f"{key}={value}" for key, value in finetuning.settings.items()]
-    return load_finetune_config(finetuning.preset, overrides=[*overrides, f"training.seed={seed}"])
-
-
-def _corpus_shape(corpus: PreparedCorpus) -> dict[str, Any]:
-    """What the count of operations goes by: ids, sentinels, and the length by which attention costs what it costs."""
-    tokenizer = open_tokenizer(corpus.tokenizer)
-    lengths = TokenRows(corpus.train, ("input_ids",)).lengths.astype("float64")
-    return {
-        "vocabulary": len(tokenizer),
-        "sentinels": tokenizer.num_sentinel_tokens,
-        "length": float((lengths**2).sum() / lengths.sum()),
-    }
-
-
-def _corpus_facts(corpus: PreparedCorpus) -> dict[str, Any]:
-    """What tells one corpus from another, wherever it lies."""
-    return {
-        "blocks": len(corpus.train),
-        "tokens": corpus.card["tokens"],
-        "characters": corpus.card["characters"],
-        "sources": [Path(str(one["source"])).name for one in corpus.card["sources"]],
-        "vocabulary": vocabulary_checksum(open_tokenizer(corpus.tokenizer)),
-    }
+def _as_begun(config: ConfigType, run: Path) -> ConfigType:
+    """The configuration with what says how a machine computes as in the run to go on with, which keeps it."""
+    if not _is_begun(run):
+        return config
+    stored = read_config(run / "config.yaml").training
+    kept = {name: getattr(stored, name) for name in FREE_SETTINGS}
+    return config.model_copy(update={"training": config.training.model_copy(update=kept)})

@@ -30,19 +30,29 @@ an axis.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from metro_t0.config import FinetuneConfig, load_finetune_config
 from metro_t0.settings import Settings, parse_yaml, read_settings
 
 Equality = Literal["tokens", "flops", "time"]
+Seed = Annotated[int, Field(ge=0)]
 _FOLDER = resources.files("metro_t0.study") / "studies"
 _AXES = "axes"
+# A finetuning's name is that of a folder in a run's, beside these of our own.
+_FINETUNING_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_OUR_NAMES = ("pretrain", "pretrained")
+_OUR_ENDING = "-ranked"
+# What a study says in other words, by ``tokens:`` and ``seeds:``.
+_OF_THE_STUDY = ("training.steps", "training.budget_tokens", "training.budget_seconds", "training.seed")
 
 
 class Alternative(Settings):
@@ -55,6 +65,12 @@ class Alternative(Settings):
     settings: dict[str, Any] = Field(default={})
     preset: str | None = None
     equal: list[Equality] = Field(default=["tokens"], min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_once("equal", self.equal)
+        _check_free(self.settings, _OF_THE_STUDY)
+        return self
 
 
 class Axis(Settings):
@@ -73,6 +89,20 @@ class Finetuning(Settings):
     settings: dict[str, Any] = Field(default={})
     limit: int | None = Field(default=None, gt=0)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_free(self.settings, ("training.seed",))
+        return self
+
+    def config(self, seed: int) -> FinetuneConfig:
+        """The finetuning's configuration.
+
+        Raises:
+            ValueError: there is no such preset or setting, or a value does not fit.
+        """
+        overrides = as_overrides({**self.settings, "training.seed": seed})
+        return load_finetune_config(self.preset, overrides=overrides)
+
 
 class Study(Settings):
     """See this module's first lines."""
@@ -82,9 +112,27 @@ class Study(Settings):
     settings: dict[str, Any] = Field(default={})
     sizes: dict[str, dict[str, Any]] = Field(default={})
     axes: dict[str, Axis | None]
-    seeds: list[int] = Field(default=[1], min_length=1)
+    seeds: list[Seed] = Field(default=[1], min_length=1)
     tokens: int = Field(gt=0)
     finetunings: dict[str, Finetuning] = Field(default={})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_once("seeds", self.seeds)
+        for settings in (self.settings, *self.sizes.values()):
+            _check_free(settings, _OF_THE_STUDY)
+        for name in self.finetunings:
+            if not _FINETUNING_NAME.fullmatch(name) or name in _OUR_NAMES or name.endswith(_OUR_ENDING):
+                raise ValueError(
+                    f"finetunings: {name!r} cannot be a folder's name beside the study's own: use letters, digits, "
+                    f"hyphens and dots, but not {', '.join(_OUR_NAMES)} or an ending of {_OUR_ENDING}"
+                )
+        return self
+
+
+def as_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Dotted settings as ``load_config`` takes them; what YAML reads back is what was there, null and lists too."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def study_names() -> list[str]:
@@ -137,7 +185,7 @@ def with_overrides(study: Study, overrides: Iterable[str]) -> Study:
         overrides: ``training.threads=1`` and the like.
 
     Raises:
-        ValueError: one is of another section, or no ``key=value``.
+        ValueError: one is of another section, is the study's own to say (steps, seed), or is no ``key=value``.
     """
     settings: dict[str, Any] = {}
     for override in overrides:
@@ -147,6 +195,7 @@ def with_overrides(study: Study, overrides: Iterable[str]) -> Study:
                 f"{override!r}: only settings of training can be given here, as training.threads=1; others belong into "
                 "the study's file"
             )
+        _check_free({key: None}, _OF_THE_STUDY)
         settings[key] = parse_yaml(f"value: {value}", override)["value"]
     return study.model_copy(
         update={
@@ -166,6 +215,21 @@ def shipped_axes() -> dict[str, Axis]:
         axes: dict[str, Axis]
 
     return read_settings(Axes, (_FOLDER / f"{_AXES}.yaml").read_text(encoding="utf-8"), _AXES).axes
+
+
+def _check_once(what: str, values: Sequence[object]) -> None:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{what}: name each once, not {list(values)}")
+
+
+def _check_free(settings: Mapping[str, Any], taken: Sequence[str]) -> None:
+    """Settings that the study would silently overwrite are no settings of it."""
+    for key in settings:
+        if key in taken:
+            raise ValueError(
+                f"{key} cannot be set in a study: 'tokens:' and 'seeds:' in its file say it, a finetuning's length its "
+                "own training.steps"
+            )
 
 
 def _spelled_out(name: str, axis: Axis | None, where: str) -> Axis:
