@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from small_studies import SMALL_FINETUNING, TOO_HIGH, ablate, without_clock, wri
 from metro_t0.data.prepare import PreparedCorpus
 from metro_t0.study.record import read_record
 from metro_t0.study.runner import StudyOutcome, StudySettings, run_study
-from metro_t0.study.study_file import load_study
+from metro_t0.study.study_file import load_study, shipped_axes
 
 BASE, GATE, RATE = "one-size/base/seed-1", "one-size/rtd-gate=on/seed-1", "one-size/rate=too-high/seed-1"
 
@@ -215,3 +216,46 @@ def test_a_mistake_that_concerns_all_runs_is_told_before_the_first(
 def test_the_corpus_is_read_and_not_written(study_corpus: Path, made_study: Path) -> None:
     assert PreparedCorpus.load(study_corpus).card["documents"]
     assert not list(study_corpus.rglob("*.lock"))
+
+
+@pytest.mark.slow
+def test_every_shipped_axis_runs_from_end_to_end(study_corpus: Path, tmp_path: Path) -> None:
+    layers = {"model.num_layers": 4, "model.num_decoder_layers": 4}
+    file = write_study(tmp_path / "study", axes=dict.fromkeys(shipped_axes()), settings=layers)
+    outcome = run(file, study_corpus, tmp_path / "out")
+    assert outcome.failed == [] and outcome.elsewhere == []
+    made = records(tmp_path / "out")
+    # Of an auxiliary model of one layer, a sixth and a third of four are what there is already.
+    values = sum(len(value.equal) for axis in shipped_axes().values() for value in axis.values.values())
+    assert len(made) == 1 + values - 2
+    for record in made.values():
+        assert record["analysis"]["pretrained"]["activation"] and record["analysis"]["weather"]["sensitivity"]
+
+
+@pytest.mark.slow
+def test_a_short_study_fits_its_budget_and_yields_its_table(study_corpus: Path, tmp_path: Path) -> None:
+    """METRO, its gate, and span corruption at equal tokens, operations and time, in three minutes."""
+    file = write_study(tmp_path / "study", axes={"rtd-gate": None, "objective": None}, tokens=3_000_000)
+    out = tmp_path / "out"
+    begun = time.monotonic()
+    process = ablate(file, study_corpus, out, "--budget", "3m")
+    table, said = process.communicate()
+    took = time.monotonic() - begun
+    assert process.returncode == 0, said
+    assert took < 2 * 180, f"{took:.0f} s on a machine that may have other work to do"
+    assert len(records(out)) == 5
+    written = (out / "table.md").read_text()
+    for label in (
+        "rtd-gate: on",
+        *(f"span corruption, equal {what}" for what in ("tokens", "FLOPs", "time")),
+    ):
+        assert label in table and label in written
+    assert any(verdict in table for verdict in ("better", "worse", "within noise"))
+    assert (out / "index.html").stat().st_size > 10_000
+    again = subprocess.run(
+        [sys.executable, "-m", "metro_t0.cli.main", "ablate", "--out", str(out)],
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0 and again.stdout == table
+    assert (out / "table.md").read_text() == written

@@ -79,10 +79,16 @@ def ablate(
         raise ValueError("say which study: --preset NAME or --study FILE")
     from rich.console import Console
 
+    from metro_t0.launcher import LaunchedProcess
     from metro_t0.study.runner import StudySettings, prepare_study, run_study
     from metro_t0.study.study_file import load_study, with_overrides
     from metro_t0.training.budget import parse_seconds
 
+    if LaunchedProcess.from_environment().size > 1:
+        raise ValueError(
+            "a run of a study is one process: in place of torchrun start the same command several times, "
+            "and they share the runs"
+        )
     the_study = with_overrides(load_study(study or preset or ""), overrides or [])
     settings = StudySettings(
         data_root=data_root,

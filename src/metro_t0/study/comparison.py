@@ -22,10 +22,23 @@ import numpy as np
 
 from metro_t0.evaluation.aggregate import Interval, bootstrap_draws, task_seed
 from metro_t0.evaluation.compare import difference_interval
+from metro_t0.evaluation.report.run_view import flatten
 from metro_t0.study.record import Record, TaskOutcome, read_record
 from metro_t0.study.study_folder import StudyFolder
 
 Verdict = Literal["better", "worse", "within noise"]
+
+# A measure of pretraining is of the same thing in two runs where these settings are the same.
+_SAME_TEXT = ("objective.kind", "objective.masking")
+_SAME_TARGET = (*_SAME_TEXT, "objective.decoder_target", "objective.lm_positions")
+_OF_THE_SAME = {
+    "lm_loss": (*_SAME_TARGET, "objective.gate_lm_by_rtd"),
+    "lm_accuracy_all": _SAME_TARGET,
+    **dict.fromkeys(
+        ("rtd_loss", "rtd_recall", "rtd_precision", "rtd_specificity"),
+        (*_SAME_TEXT, "objective.rtd_positions"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ class Row:
         seeds: of its runs that are done.
         tokens, flops, seconds: of pretraining, means over its runs.
         pretraining: metric -> mean over runs of the last validation.
+        not_comparable: those of them that are of other tokens than the base's, or counted otherwise.
         accuracy: finetuning -> accuracy of each run, in the order of ``seeds``.
         chance: finetuning -> accuracy of a uniform guess.
         effects: finetuning -> the change's effect; empty for the base.
@@ -98,6 +112,7 @@ class Row:
     chance: dict[str, float]
     effects: dict[str, Effect] = field(default_factory=dict)
     insides: dict[str, float] = field(default_factory=dict)
+    not_comparable: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -212,7 +227,23 @@ def _row(key: Sequence[Any], records: Sequence[Record], bases: Sequence[Record])
         chance={name: _mean(task.chance for task in records[0].tasks(name).values()) for name in finetunings},
         effects=effects,
         insides=_means(_insides(record) for record in records),
+        not_comparable=_not_comparable(bases[0], records[0]) if bases else [],
     )
+
+
+def _not_comparable(base: Record, record: Record) -> list[str]:
+    """Metrics of pretraining that two runs do not take of the same tokens in the same way."""
+    ours, theirs = (dict(flatten(one.values["config"])) for one in (base, record))
+
+    def differs(settings: Sequence[str]) -> bool:
+        changed = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+        return any(key == name or key.startswith(f"{name}.") for key in changed for name in settings)
+
+    return [
+        metric
+        for metric in record.values["pretraining"]["last"]
+        if differs(_OF_THE_SAME.get(metric, _SAME_TEXT))
+    ]
 
 
 def effect_of(bases: Sequence[Record], changed: Sequence[Record], finetuning: str) -> Effect | None:

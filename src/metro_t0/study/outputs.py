@@ -33,16 +33,20 @@ _MOST_LINES = 4
 # Of what a validation measures, what a table shows: (metric, heading, as a percentage).
 _MEASURED = (
     ("lm_loss", "LM loss", False),
+    ("lm_loss_replaced", "on replaced", False),
     ("lm_accuracy_all", "decoder right", True),
-    ("auxiliary_accuracy", "auxiliary right", True),
     ("replace_ratio", "replaced", True),
     ("rtd_recall", "found", True),
     ("rtd_precision", "rightly called", True),
     ("rtd_loss", "RTD loss", False),
 )
 _CURVES: tuple[tuple[str, str, charts.Unit], ...] = (
-    ("lm_loss", "loss of the decoder", "number"),
+    ("lm_loss_replaced", "loss of the decoder on replaced tokens", "number"),
     ("rtd_recall", "replaced tokens found", "percent"),
+)
+_OTHER_TOKENS = (
+    "Marked *: of other tokens than the base's, or counted otherwise, so not to be compared with it. On replaced: the "
+    "decoder's loss where the auxiliary model wrote another token, without the gate."
 )
 _VERDICTS = {"better": "above", "worse": "below", "within noise": "within"}
 
@@ -61,11 +65,17 @@ def markdown(comparison: StudyComparison) -> str:
     parts = [f"### {comparison.study['study']['name']}: {progress(comparison)}"]
     for title, heads, rows in _tables(comparison):
         marks = ["---", *("--:" for _ in heads[1:])]
-        lines = [f"| {' | '.join(cells)} |" for cells in (heads, marks, *rows)]
+        lines = [f"| {' | '.join(map(_markdown, cells))} |" for cells in (heads, marks, *rows)]
         parts.append(f"**{title}**\n\n" + "\n".join(lines))
+    if any(row.not_comparable for row in comparison.rows):
+        parts.append(_markdown(_OTHER_TOKENS))
     for name, status, reason in comparison.failed:
-        parts.append(f"{name} {status}: {reason}")
+        parts.append(_markdown(f"{name} {status}: {reason}"))
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
 
 
 def terminal_tables(comparison: StudyComparison) -> Iterator[Table]:
@@ -148,7 +158,10 @@ def _measured(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
 
 def _measured_cell(row: Row, metric: str, share: bool) -> str:
     value = row.pretraining.get(metric)
-    return "–" if value is None else charts.format_value(value, "percent" if share else "number")
+    if value is None:
+        return "–"
+    mark = "*" if metric in row.not_comparable else ""
+    return charts.format_value(value, "percent" if share else "number") + mark
 
 
 def _inside_cell(row: Row, name: str) -> str:
@@ -180,7 +193,11 @@ def _view(comparison: StudyComparison) -> dict[str, Any]:
                 {
                     "finetuning": finetuning,
                     "chance": rows[0].chance.get(finetuning),
-                    "rows": [_row_view(row, finetuning, reach) for row in rows if finetuning in row.accuracy],
+                    "rows": [
+                        _row_view(comparison, row, finetuning, reach)
+                        for row in rows
+                        if finetuning in row.accuracy
+                    ],
                 }
                 for finetuning in _finetunings(comparison)
                 if finetuning in rows[0].accuracy
@@ -212,6 +229,7 @@ def _view(comparison: StudyComparison) -> dict[str, Any]:
         "facts": _facts(comparison),
         "sizes": sizes,
         "trends": _trends(comparison),
+        "other_tokens": _OTHER_TOKENS if any(row.not_comparable for row in comparison.rows) else None,
         "reach": reach,
         "failed": comparison.failed,
         "unfinished": comparison.unfinished,
@@ -250,9 +268,10 @@ def _reach(comparison: StudyComparison) -> float:
     return min(1.0, charts.nice_ticks(0, max([_LEAST_REACH, *ends]))[-1])
 
 
-def _row_view(row: Row, finetuning: str, reach: float) -> dict[str, Any]:
+def _row_view(comparison: StudyComparison, row: Row, finetuning: str, reach: float) -> dict[str, Any]:
     effect = row.effects.get(finetuning)
     label, seeds, accuracy, difference, deviation, verdict = _effect_cells(row, finetuning)
+    axes = comparison.study["study"]["axes"]
     view: dict[str, Any] = {
         "label": label,
         "seeds": seeds,
@@ -261,6 +280,7 @@ def _row_view(row: Row, finetuning: str, reach: float) -> dict[str, Any]:
         "deviation": deviation,
         "verdict": verdict,
         "verdict_class": _VERDICTS.get(verdict, ""),
+        "instead_of": axes[row.axis]["base"] if row.axis in axes else None,
         "strip": None,
         "tasks": [],
     }
