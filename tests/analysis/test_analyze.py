@@ -119,6 +119,13 @@ def test_sensitivity_and_zeroing_are_those_of_the_loss(analysed: Path, loss: Any
         rank_correlation([z["mass"] for z in record["zeroed"]], [abs(z["lost"]) for z in record["zeroed"]]),
         abs=1e-2,
     )
+    assert record["rank_correlation"]["parameters"] == pytest.approx(
+        rank_correlation(
+            [groups[z["stack"], z["layer"], z["kind"]]["parameters"] for z in record["zeroed"]],
+            [abs(z["lost"]) for z in record["zeroed"]],
+        ),
+        abs=1e-2,
+    )
 
 
 def test_prompts_are_the_question_where_they_are_given(analysed: Path) -> None:

@@ -307,6 +307,7 @@ def _zeroing(
                 lost.append(mean_loss() - before)
             advance(1)
     masses, changes = ([getattr(first_order[g], name) for g in groups] for name in ("mass", "change"))
+    sizes = [sum(parameter.numel() for parameter in parameters[group]) for group in groups]
     return {
         "zeroed": [
             {**asdict(group), "mass": mass, "first_order": change, "lost": loss}
@@ -316,6 +317,8 @@ def _zeroing(
             # A sum of magnitudes says how much moves, not which way.
             "mass": rank_correlation(masses, np.abs(lost)),
             "first_order": rank_correlation(changes, lost),
+            # What anyone could have guessed without a gradient.
+            "parameters": rank_correlation(sizes, np.abs(lost)),
         },
     }
 

@@ -176,11 +176,13 @@ def zeroing_figures(record: Record, number: int) -> list[Figure]:
             for x, y, entry in zip(*ranks, entries, strict=True)
         ]
         rho = record["sensitivity"]["rank_correlation"][measure]
+        size = record["sensitivity"]["rank_correlation"]["parameters"]
+        beside = f"; of the groups' sizes {_signed(size)}" if measure == "mass" else ""
         figures.append(
             Figure(
                 f"zeroing-{number}-{measure.replace('_', '-')}",
                 title,
-                f"Spearman's rank correlation {_signed(rho)} over {len(entries)} groups.",
+                f"Spearman's rank correlation {_signed(rho)} over {len(entries)} groups{beside}.",
                 charts.scatter_chart(
                     points,
                     x_label=x_label,
