@@ -34,6 +34,19 @@ class LaunchedProcess:
         local_rank, local_size = os.environ.get("LOCAL_RANK", rank), os.environ.get("LOCAL_WORLD_SIZE", size)
         return cls(rank, size, int(local_rank), int(local_size))
 
+    def work_alone(self) -> None:
+        """Have this process act from now on as one that was started by itself, on a GPU of its own.
+
+        For work whose processes share whole runs and not the steps of one. To be called before a GPU is touched.
+        """
+        seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        # A scheduler that gives each process its GPU shows it that one alone.
+        if self.local_size > 1 and len(seen) != 1:
+            names = seen or [str(number) for number in range(self.local_size)]
+            os.environ["CUDA_VISIBLE_DEVICES"] = names[self.local_rank % len(names)]
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            os.environ.pop(name, None)
+
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and the console."""

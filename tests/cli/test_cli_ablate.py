@@ -12,18 +12,6 @@ from metro_t0.cli.main import main
 STUDY = ["ablate", "--out", "out"]
 
 
-def test_torchrun_is_told_what_to_do_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["metro-t0", *STUDY, "--data", "corpus", "--preset", "paper-axes"])
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit):
-        main()
-    assert "in place of torchrun start the same command several times" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

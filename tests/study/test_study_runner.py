@@ -218,15 +218,6 @@ def test_a_mistake_that_concerns_all_runs_is_told_before_the_first(
         assert not out.exists()
 
 
-def test_processes_that_train_one_run_together_are_refused(
-    study_file: Path, study_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="not by torchrun"):
-        run(study_file, study_corpus, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_corpus_is_read_and_not_written(study_corpus: Path, made_study: Path) -> None:
     assert PreparedCorpus.load(study_corpus).card["documents"]
     assert not list(study_corpus.rglob("*.lock"))

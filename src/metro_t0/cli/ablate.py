@@ -58,8 +58,8 @@ def ablate(
     """Run a study: a recipe, what is changed about it, and each change's effect, with its noise.
 
     Each run is pretrained, finetuned and ranked, and leaves one record; the same command goes on after it was
-    stopped. Start it in several shells, or as a Slurm array, and they share the runs. Without --data, table and page
-    are made from the records that are there.
+    stopped. Start it in several shells, as a Slurm array or by torchrun, and they share the runs. Without --data,
+    table and page are made from the records that are there.
 
     \b
       metro-t0 ablate --preset metro-vs-t5 --data prepared --data-root data --templates templates --out study
@@ -86,11 +86,8 @@ def ablate(
     from metro_t0.study.study_file import load_study, with_overrides
     from metro_t0.training.budget import parse_seconds
 
-    if LaunchedProcess.from_environment().size > 1:
-        raise ValueError(
-            "a run of a study is one process: in place of torchrun start the same command several times, "
-            "and they share the runs"
-        )
+    process = LaunchedProcess.from_environment()
+    process.work_alone()
     the_study = with_overrides(load_study(study or preset or ""), overrides or [])
     settings = StudySettings(
         data_root=data_root,
@@ -106,7 +103,9 @@ def ablate(
         outcome = run_study(the_study, data, out, settings, console)
     if outcome.elsewhere:
         console.print(f"{len(outcome.elsewhere)} runs are being made by other processes", highlight=False)
-    raise typer.Exit(1 if _show(out, as_json) else 0)
+    failed = _show(out, as_json)
+    # torchrun ends all of its processes when one says that it failed; the last one says it.
+    raise typer.Exit(1 if failed and not (process.size > 1 and outcome.elsewhere) else 0)
 
 
 def _show(out: Path, as_json: bool) -> bool:

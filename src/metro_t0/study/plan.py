@@ -103,7 +103,6 @@ def plan_runs(
     sentinels: int,
     length: float,
     speeds: Mapping[str, float] | None = None,
-    scale: float = 1.0,
 ) -> Plan:
     """The plan of a study.
 
@@ -113,7 +112,6 @@ def plan_runs(
         sentinels: of them at the end.
         length: tokens of a block, the mean that attention's cost goes by.
         speeds: name of an arm -> tokens a second, for runs of equal time; without it there are none.
-        scale: of all runs' tokens, below 1 where a budget is short.
 
     Raises:
         ValueError: a setting does not exist or does not fit, which is said with the axis and value; or a run of equal
@@ -138,7 +136,7 @@ def plan_runs(
                     if speeds is None:
                         continue
                     share = speeds[arm.name] / speeds[base.name]
-                tokens = max(1, round(study.tokens * scale * share))
+                tokens = max(1, round(study.tokens * share))
                 training = arm.config.training.model_copy(
                     update={"seed": seed, "budget_tokens": tokens, "steps": None, "budget_seconds": None}
                 )

@@ -21,7 +21,6 @@ from metro_t0.data.prepare import PreparedCorpus
 from metro_t0.data.rows import TokenRows
 from metro_t0.evaluation.course import Course
 from metro_t0.evaluation.suite_file import load_suite
-from metro_t0.launcher import LaunchedProcess
 from metro_t0.prompts.build_plan import templates_checksum
 from metro_t0.prompts.mixture import load_mixture
 from metro_t0.study.costs import Costs, measured_costs
@@ -139,11 +138,6 @@ class _Asked:
         cls, study: Study, data: Path, out: Path, settings: StudySettings, console: Console | None
     ) -> _Asked:
         """A mistake is told here, before anything is measured or written."""
-        if LaunchedProcess.from_environment().size > 1:
-            raise ValueError(
-                "a study's runs take one process each and are shared by themselves: start metro-t0 ablate in as many "
-                "shells as you like, not by torchrun"
-            )
         corpus = PreparedCorpus.load(data)
         shape = _corpus_shape(corpus)
         plan_runs(study, **shape)

@@ -85,23 +85,18 @@ def _run_study(
     worker = _Worker(prepared, data, StudyFolder(out), settings, console)
     for name in prepared.study.finetunings:
         worker.mixture(name)
-    outcome = StudyOutcome()
-    for number, run in enumerate(prepared.plan.runs, start=1):
+    numbered = list(enumerate(prepared.plan.runs, start=1))
+    # Whoever holds a run may end without having made it: those are looked at again until all that are left are held.
+    left: list[tuple[int, PlannedRun]] = []
+    held = numbered
+    while held and len(held) != len(left):
+        left, held = held, [(number, run) for number, run in held if not worker.see_to(run, number)]
+    outcome = StudyOutcome(elsewhere=[run.name for _, run in held])
+    for run in prepared.plan.runs:
         record = worker.record(run)
-        if record is None:
-            with worker.folder.claimed(run.name) as mine:
-                if not mine:
-                    outcome.elsewhere.append(run.name)
-                    continue
-                record = worker.record(run)  # another process may have ended it just now
-                if record is None:
-                    worker.say(f"\\[{number}/{len(prepared.plan.runs)}] {run.name}: {run.tokens:,} tokens")
-                    worker.make(run)
-                    record = worker.record(run)
-        assert record is not None
-        if record.status == "done":
+        if record is not None and record.status == "done":
             outcome.done.append(run.name)
-        else:
+        elif record is not None:
             outcome.failed.append((run.name, f"{record.status}: {record.values['reason']}"))
     return outcome
 
@@ -127,6 +122,17 @@ class _Worker:
                 "for now: give another folder, or remove the record, and the run is made again"
             )
         return record
+
+    def see_to(self, run: PlannedRun, number: int) -> bool:
+        """Make a run that has no record; False where another process is making it."""
+        if self.record(run) is not None:
+            return True
+        with self.folder.claimed(run.name) as mine:
+            # Another process may have ended it just now.
+            if mine and self.record(run) is None:
+                self.say(f"\\[{number}/{len(self.prepared.plan.runs)}] {run.name}: {run.tokens:,} tokens")
+                self.make(run)
+            return mine
 
     def make(self, run: PlannedRun) -> None:
         """All stages of one run, and its record."""
