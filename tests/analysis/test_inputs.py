@@ -43,7 +43,9 @@ def test_a_corpus_of_another_vocabulary_is_tokenized_anew(analysed: Path) -> Non
             tokenizer.decode(row["input_ids"].tolist(), skip_special_tokens=True)
             for tokenizer, row in ((own, one), (other, two))
         ]
-        assert texts[0].split()[:4] == texts[1].split()[:4]
+        # Vocabularies differ in where they put spaces around signs.
+        one_text, other_text = ("".join(text.split()) for text in texts)
+        assert one_text[:12] == other_text[:12]
 
 
 def test_a_file_of_text_is_packed_as_a_corpus_is(analysed: Path) -> None:

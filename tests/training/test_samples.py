@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import small_config, small_network
+from small_runs import small_config
+from transformers import PreTrainedModel
 
 from metro_t0.data.prepare import PreparedCorpus
 from metro_t0.data.rows import TokenRows
@@ -17,6 +18,7 @@ from metro_t0.objectives.build import build_objective
 from metro_t0.tokenization.tokenizer import MetroT0Tokenizer
 from metro_t0.training.distributed import Parallel
 from metro_t0.training.samples import LENGTH, ROWS, Samples, points_passed
+from metro_t0.training.starting_point import new_pretraining_model
 
 
 @given(steps=st.integers(1, 5000), every=st.integers(1, 400))
@@ -42,8 +44,12 @@ def tokenizer(corpus: Path) -> MetroT0Tokenizer:
     return MetroT0Tokenizer.from_pretrained(str(corpus / "tokenizer"))
 
 
+def network(seed: int, tokenizer: MetroT0Tokenizer) -> PreTrainedModel:
+    return new_pretraining_model(small_config(f"training.seed={seed}"), tokenizer)
+
+
 def test_a_row_holds_what_was_done_to_each_token(held_out: TokenRows, tokenizer: MetroT0Tokenizer) -> None:
-    model = small_network(3)
+    model = network(3, tokenizer)
     objective = build_objective(small_config().objective, model.config, 1, 1)
     samples, parallel = Samples(objective, held_out, tokenizer), Parallel(model.train(), objective)
     rows = samples.take(parallel, "fp32")
@@ -62,14 +68,14 @@ def test_a_row_holds_what_was_done_to_each_token(held_out: TokenRows, tokenizer:
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     torch.manual_seed(123)
     assert samples.take(parallel, "fp32") == rows, "the same rows with the same draws"
-    other = Samples(objective, held_out, tokenizer).take(Parallel(small_network(4), objective), "fp32")
+    other = Samples(objective, held_out, tokenizer).take(Parallel(network(4, tokenizer), objective), "fp32")
     assert [row["masked"] for row in other] == [row["masked"] for row in rows] and other != rows
 
 
 def test_a_model_that_has_diverged_can_still_be_shown(
     held_out: TokenRows, tokenizer: MetroT0Tokenizer
 ) -> None:
-    model = small_network(3)
+    model = network(3, tokenizer)
     objective = build_objective(small_config().objective, model.config, 1, 1)
     with torch.no_grad():
         model.rtd_head.out.bias.fill_(torch.nan)
