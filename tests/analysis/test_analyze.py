@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +16,14 @@ from metro_t0.analysis.analyze import AnalysisSettings, analyze, analyze_all
 from metro_t0.analysis.inputs import read_text
 from metro_t0.analysis.page import write_analysis
 from metro_t0.analysis.statistics import rank_correlation
-from metro_t0.cli.main import main
 from metro_t0.evaluation.loading import load_model
 from metro_t0.modeling.pretraining import MetroT0ForPreTraining
 from metro_t0.objectives.metro import MetroObjective
 from metro_t0.objectives.span_corruption import SpanCorruptionObjective
+from parsed_pages import ParsedPage
+from run_command import command
 
 QUICK = AnalysisSettings(rows=6, batch_tokens=100, zeroed_layers=2, zeroed_rows=3)
-
-
-def command(*arguments: str | Path) -> int:
-    """Run the command in this process; its exit code."""
-    before = sys.argv
-    sys.argv = ["metro-t0", *map(str, arguments)]
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def test_activation_is_that_of_the_row_read_and_written(analysed: Path) -> None:
@@ -156,22 +142,6 @@ def test_records_of_real_depth_stay_small(analysed: Path) -> None:
     assert a_layer * 8 < 60_000
 
 
-class _Page(HTMLParser):
-    """Tags with their attributes, and the text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 @pytest.fixture(scope="module")
 def written(analysed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three models of two vocabularies side by side, one of a hostile name."""
@@ -190,7 +160,7 @@ def test_files_say_what_the_records_say(written: Path) -> None:
     assert content["format_version"] == 1
     metro, stranger, _ = content["models"]
     assert metro["inputs"]["text"]["note"] == "" and "tokenized anew" in stranger["inputs"]["text"]["note"]
-    page = _Page((written / "analysis.html").read_text(encoding="utf-8"))
+    page = ParsedPage((written / "analysis.html").read_text(encoding="utf-8"))
     text = " ".join(page.text.split())
     for record in content["models"]:
         assert record["model"]["name"] in text
@@ -205,7 +175,7 @@ def test_different_losses_are_said_to_differ(analysed: Path, tmp_path: Path) -> 
     settings = AnalysisSettings(rows=2, loss="own", zeroed_layers=0)
     models = [analysed / "metro", analysed / "t5"]
     write_analysis(analyze_all(models, corpus=analysed / "prepared", settings=settings), tmp_path)
-    text = " ".join(_Page((tmp_path / "analysis.html").read_text(encoding="utf-8")).text.split())
+    text = " ".join(ParsedPage((tmp_path / "analysis.html").read_text(encoding="utf-8")).text.split())
     assert "these sensitivities do not compare: metro's is METRO's own pretraining loss" in text
     assert "t5's is span corruption" in text and "Left out." in text
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import pydoc_data.topics
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from metro_t0.cli.main import main
+from run_command import command
 
 TINY = [
     "model.d_model=16",
@@ -38,19 +37,6 @@ templates:
     answer_choices: "No ||| Yes"
 """
 GOOD_JINJA = "{{ text }} Good? ||| {{ answer_choices[label] }}"
-
-
-def command(*arguments: str | Path) -> int:
-    """Run the command in this process; its exit code."""
-    before = sys.argv
-    sys.argv = ["metro-t0", *map(str, arguments)]
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture(scope="module")

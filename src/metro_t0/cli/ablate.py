@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metro_t0.cli.stopping import stoppable
+from metro_t0.cli.task_options import DataRootOption, TemplatesOption
 
 if TYPE_CHECKING:
     from metro_t0.study.preparation import PreparedStudy
@@ -38,15 +39,8 @@ def ablate(
         Path | None,
         typer.Option(metavar="DIR", help="Prepared corpus (metro-t0 prepare); without it nothing is run."),
     ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Rows of tasks: DIR/<dataset>/<subset or default>/<split>.jsonl.gz."
-        ),
-    ] = None,
-    templates: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="promptsource's folder of templates.")
-    ] = None,
+    data_root: DataRootOption = None,
+    templates: TemplatesOption = None,
     budget: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="About how long it may take in all, one process (30m, 4h)."),

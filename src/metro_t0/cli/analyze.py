@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from metro_t0.cli.task_options import DataRootOption, TemplatesOption
+
 
 class Loss(StrEnum):
     """Of which loss sensitivity is measured."""
@@ -41,16 +43,8 @@ def analyze(
             metavar="NAME|FILE", help="Prompts: a suite or mixture, as 'metro-t0 evaluate' takes it."
         ),
     ] = None,
-    templates: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Templates, in place of those the suite names.")
-    ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The prompts' rows: DIR/<dataset>/<subset or default>/<split>.jsonl.gz; without it, the Hub's.",
-        ),
-    ] = None,
+    templates: TemplatesOption = None,
+    data_root: DataRootOption = None,
     loss: Annotated[
         Loss,
         typer.Option(

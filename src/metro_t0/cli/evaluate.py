@@ -11,6 +11,7 @@ import typer
 
 from metro_t0.cli.evaluate_lm_eval import evaluate_lm_eval
 from metro_t0.cli.precision import Precision
+from metro_t0.cli.task_options import DataRootOption, TemplatesOption
 
 
 class Scoring(StrEnum):
@@ -35,16 +36,8 @@ def evaluate(
             help="t0, mmlu, or a file (YAML) in the format of mixtures whose tasks name rows to evaluate.",
         ),
     ] = None,
-    templates: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Templates, in place of those the suite names.")
-    ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Rows: DIR/<dataset>/<subset or default>/<split>.jsonl.gz; without it, the Hub's.",
-        ),
-    ] = None,
+    templates: TemplatesOption = None,
+    data_root: DataRootOption = None,
     story_cloze: Annotated[
         Path | None,
         typer.Option(

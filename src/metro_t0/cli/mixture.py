@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metro_t0.cli.mixture_build import build
-from metro_t0.cli.mixture_options import CapOption, DataRootOption, MixtureArgument, TemplatesOption
+from metro_t0.cli.task_options import CapOption, DataRootOption, MixtureArgument, TemplatesOption
 
 if TYPE_CHECKING:
     from metro_t0.prompts.mixture import Mixture

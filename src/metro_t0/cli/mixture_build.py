@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metro_t0.cli.mixture_options import CapOption, DataRootOption, MixtureArgument, TemplatesOption
+from metro_t0.cli.task_options import CapOption, DataRootOption, MixtureArgument, TemplatesOption
 
 
 def build(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,7 @@ from evaluation_folders import HOSTILE, write_lines
 
 from headless_chromium import CHROMIUM, Browser
 from metro_t0.evaluation.report.page import write_report
-
-
-class _Page(HTMLParser):
-    """Tags with their attributes, and the visible text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+from parsed_pages import ParsedPage
 
 
 @pytest.fixture
@@ -37,7 +21,7 @@ def page_path(pretraining_run: Path, finetuning_run: Path, evaluation_folder: Pa
 
 
 def test_page_says_what_came_out(page_path: Path) -> None:
-    page = _Page(page_path.read_text(encoding="utf-8"))
+    page = ParsedPage(page_path.read_text(encoding="utf-8"))
     text = " ".join(page.text.split())
     results = json.loads((page_path.parents[1] / "evaluation" / "results.json").read_text())
     assert f"{100 * results['overall']['mean']:.1f}\N{NO-BREAK SPACE}%" in page.text
@@ -56,7 +40,7 @@ def test_page_says_what_came_out(page_path: Path) -> None:
 
 
 def test_page_is_self_contained_and_escapes_everything(page_path: Path) -> None:
-    page = _Page(page_path.read_text(encoding="utf-8"))
+    page = ParsedPage(page_path.read_text(encoding="utf-8"))
     names = {tag for tag, _ in page.tags}
     assert not names & {"img", "iframe", "object", "embed", "base"}
     assert HOSTILE in page.text, "hostile text is shown as it is, unrendered"
@@ -72,9 +56,9 @@ def test_page_is_self_contained_and_escapes_everything(page_path: Path) -> None:
 def test_runs_alone_and_evaluation_alone(
     pretraining_run: Path, evaluation_folder: Path, tmp_path: Path
 ) -> None:
-    alone = _Page(write_report([pretraining_run], tmp_path / "a.html", title="Mine & only").read_text())
+    alone = ParsedPage(write_report([pretraining_run], tmp_path / "a.html", title="Mine & only").read_text())
     assert "Mine & only" in alone.text and "Zero-shot results" not in alone.text
-    results = _Page(write_report([], tmp_path / "b.html", evaluation=evaluation_folder).read_text())
+    results = ParsedPage(write_report([], tmp_path / "b.html", evaluation=evaluation_folder).read_text())
     assert "Zero-shot results" in results.text and "updates" not in results.text
 
 
@@ -88,17 +72,19 @@ def test_a_run_that_was_killed_or_diverged_can_be_shown(tmp_path: Path) -> None:
     write_lines(run / "metrics.jsonl", lines)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "ste')
-    text = _Page(write_report([run], tmp_path / "report.html").read_text()).text
+    text = ParsedPage(write_report([run], tmp_path / "report.html").read_text()).text
     assert "train: 9.5 → 8" in text and "updates skipped, not finite" in text
     (run / "metrics.jsonl").write_text("")
-    assert "Nothing was logged yet" in _Page(write_report([run], tmp_path / "report.html").read_text()).text
+    assert (
+        "Nothing was logged yet" in ParsedPage(write_report([run], tmp_path / "report.html").read_text()).text
+    )
 
 
 def test_an_unknown_metric_gets_a_figure_of_its_own(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     write_lines(run / "metrics.jsonl", [{"kind": "train", "step": s, "peak_memory": 3.0 * s} for s in (1, 2)])
-    assert "peak_memory" in _Page(write_report([run], tmp_path / "report.html").read_text()).text
+    assert "peak_memory" in ParsedPage(write_report([run], tmp_path / "report.html").read_text()).text
 
 
 def test_mistakes_are_named_and_leave_the_old_page(pretraining_run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Arguments that the verbs of ``metro-t0 mixture`` share."""
+"""Options by which commands find mixtures and suites, and the rows and templates of their tasks."""
 
 from __future__ import annotations
 
