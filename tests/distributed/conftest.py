@@ -5,25 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from pydoc_data.topics import topics
 
 import pytest
 
 TESTS = Path(__file__).parent.parent
 sys.path += [str(TESTS / "training"), str(TESTS)]
 
-from metro_t0.data.prepare import prepare  # noqa: E402
+from topics_corpus import topics_corpus  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared corpus of 12 topics of the language reference."""
     folder = tmp_path_factory.mktemp("corpus")
-    source = folder / "topics.jsonl"
-    texts = [topics[name] for name in sorted(topics)[:12]]
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    prepare([source], folder / "prepared", vocab_size=400, validation_fraction=0.1, max_length=64)
-    return folder / "prepared"
+    return topics_corpus(folder, 12, vocab_size=400, max_length=64)
 
 
 @pytest.fixture(scope="session")

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from pydoc_data.topics import topics
 
 import pytest
 from small_studies import TOO_HIGH, write_study
 
-from metro_t0.data.prepare import prepare
 from metro_t0.study.preparation import StudySettings
 from metro_t0.study.runner import run_study
 from metro_t0.study.study_file import load_study
+from topics_corpus import topics_corpus
 
 
 @pytest.fixture(scope="session")
 def study_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 topics of the language reference, a vocabulary of 600 pieces, blocks of 48 tokens."""
     folder = tmp_path_factory.mktemp("study-corpus")
-    source = folder / "topics.jsonl"
-    texts = [topics[name] for name in sorted(topics)[:30]]
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    prepare([source], folder / "prepared", vocab_size=600, validation_fraction=0.1, max_length=48)
-    return folder / "prepared"
+    return topics_corpus(folder, 30, vocab_size=600, max_length=48)
 
 
 @pytest.fixture(scope="session")
