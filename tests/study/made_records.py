@@ -148,5 +148,14 @@ def _results(run: Mapping[str, Any], rate: Rate, *, diverged: bool) -> dict[str,
         },
         "pretraining": {**training, "last": last, "curve": made},
         "finetunings": {"zero-shot": {"tasks": tasks}},
-        "analysis": None,
+        "analysis": {"pretrained": _analysis(share + 0.01 * run["seed"])},
+    }
+
+
+def _analysis(gini: float) -> dict[str, Any]:
+    """Of two encoder layers and one of the decoder."""
+    layers = [("encoder", 0.2), ("encoder", 0.4), ("decoder", 0.1)]
+    return {
+        "activation": {"text": [{"stack": stack, "share": share, "gini": gini} for stack, share in layers]},
+        "sensitivity": {"loss": "metro", "overall": {"gini": gini, "share_for_half": gini / 10}},
     }

@@ -86,6 +86,23 @@ def test_what_is_not_of_the_same_thing_is_marked(made: Path) -> None:
     assert "Marked *" in (made / "index.html").read_text()
 
 
+def test_what_is_inside_is_told_with_its_spread_over_seeds(made: Path) -> None:
+    """Shares of layers are means over a stack's; the diverged run has none."""
+    [of_gate, _] = [row for row in compare_study(made).rows if row.label == "rtd-gate: on"]
+    units, sensitivity = of_gate.insides.values()
+    assert units["encoder: firing"] == pytest.approx([0.3] * 3) and units["decoder: firing"] == [0.1] * 3
+    assert sensitivity["Gini"] == pytest.approx([0.81, 0.82, 0.83])
+    lines = (
+        (made / "table.md").read_text().split("**narrow: sensitivity of the pretrained model, metro loss**")
+    )
+    assert (
+        "| rtd-gate: on | 0.820 ± 0.010 | 8.2\N{NO-BREAK SPACE}% ± 0.1 |"
+        in lines[1].split("**")[0].splitlines()
+    )
+    page = html.unescape((made / "index.html").read_text())
+    assert page.count('<td class="number">0.820 ± 0.010</td>') == 6 and "0.820 ± 0.010" in terminal(made)
+
+
 def test_markdown_tables_are_tables_whatever_a_change_is_called(made: Path) -> None:
     for block in markdown(compare_study(made)).split("\n\n"):
         if block.startswith("|"):

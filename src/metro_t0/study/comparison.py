@@ -96,7 +96,7 @@ class Row:
         accuracy: finetuning -> accuracy of each run, in the order of ``seeds``.
         chance: finetuning -> accuracy of a uniform guess.
         effects: finetuning -> the change's effect; empty for the base.
-        insides: what the analyses say -> mean over runs.
+        insides: what the analyses looked at -> measure -> value of each run, in the order of ``seeds``.
     """
 
     size: str
@@ -111,7 +111,7 @@ class Row:
     accuracy: dict[str, list[float]]
     chance: dict[str, float]
     effects: dict[str, Effect] = field(default_factory=dict)
-    insides: dict[str, float] = field(default_factory=dict)
+    insides: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     not_comparable: list[str] = field(default_factory=list)
 
     @property
@@ -226,7 +226,7 @@ def _row(key: Sequence[Any], records: Sequence[Record], bases: Sequence[Record])
         accuracy={name: [record.accuracy(name) for record in records] for name in finetunings},
         chance={name: _mean(task.chance for task in records[0].tasks(name).values()) for name in finetunings},
         effects=effects,
-        insides=_means(_insides(record) for record in records),
+        insides=_by_run([_insides(record) for record in records]),
         not_comparable=_not_comparable(bases[0], records[0]) if bases else [],
     )
 
@@ -309,24 +309,22 @@ def _accuracy(outcomes: np.ndarray) -> float:
     return float(np.nanmean(outcomes, axis=0).mean())
 
 
-def _insides(record: Record) -> dict[str, float]:
-    """The few numbers of the analyses that a table has room for."""
-    found: dict[str, float] = {}
+def _insides(record: Record) -> dict[str, dict[str, float]]:
+    """The few numbers of the analyses that a table has room for: what was looked at -> measure -> value."""
+    found: dict[str, dict[str, float]] = {}
     for which, analysis in (record.values.get("analysis") or {}).items():
         for source, layers in analysis["activation"].items():
-            for stack in ("encoder", "decoder"):
-                of_stack = [layer for layer in layers if layer["stack"] == stack]
-                if of_stack:
-                    found[f"{which}, {source}: {stack} units firing"] = _mean(
-                        layer["share"] for layer in of_stack
-                    )
-                    found[f"{which}, {source}: {stack} Gini of units"] = _mean(
-                        layer["gini"] for layer in of_stack
-                    )
+            found[f"units of the {which} model, {source}"] = {
+                f"{stack}: {name}": _mean(layer[measure] for layer in layers if layer["stack"] == stack)
+                for name, measure in (("firing", "share"), ("Gini", "gini"))
+                for stack in ("encoder", "decoder")
+                if any(layer["stack"] == stack for layer in layers)
+            }
         overall = analysis["sensitivity"]["overall"]
-        loss = analysis["sensitivity"]["loss"]
-        found[f"{which}: Gini of sensitivity ({loss})"] = overall["gini"]
-        found[f"{which}: share of parameters for half of it ({loss})"] = overall["share_for_half"]
+        found[f"sensitivity of the {which} model, {analysis['sensitivity']['loss']} loss"] = {
+            "Gini": overall["gini"],
+            "half of it lies in": overall["share_for_half"],
+        }
     return found
 
 
@@ -340,3 +338,12 @@ def _means(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     found = list(records)
     names = [name for name in found[0] if all(isinstance(one.get(name), int | float) for one in found)]
     return {name: _mean(one[name] for one in found) for name in names}
+
+
+def _by_run(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, list[float]]]:
+    """Of what was looked at in all runs, each run's values."""
+    return {
+        name: {measure: [one[name][measure] for one in runs] for measure in measures}
+        for name, measures in runs[0].items()
+        if all(name in one for one in runs)
+    }

@@ -127,13 +127,8 @@ def _tables(comparison: StudyComparison) -> Iterator[tuple[str, list[str], list[
                     for row in rows
                 ],
             )
-        insides = list(dict.fromkeys(name for row in rows for name in row.insides))
-        if insides:
-            yield (
-                f"{where}inside",
-                ["what", *(row.label for row in rows)],
-                [[name, *(_inside_cell(row, name) for row in rows)] for name in insides],
-            )
+        for title, heads, cells in _insides(rows):
+            yield f"{where}{title}", heads, cells
 
 
 def _effect_cells(row: Row, finetuning: str) -> list[str]:
@@ -164,11 +159,22 @@ def _measured_cell(row: Row, metric: str, share: bool) -> str:
     return charts.format_value(value, "percent" if share else "number") + mark
 
 
-def _inside_cell(row: Row, name: str) -> str:
-    value = row.insides.get(name)
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if "Gini" in name else charts.format_value(value, "percent")
+def _insides(rows: Sequence[Row]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """A table of each thing that the analyses looked at, of the rows that it was looked at in."""
+    for looked_at in dict.fromkeys(name for row in rows for name in row.insides):
+        found = [(row.label, row.insides[looked_at]) for row in rows if looked_at in row.insides]
+        measures = list(found[0][1])
+        cells = [[label, *(_inside_cell(name, values[name]) for name in measures)] for label, values in found]
+        yield looked_at, ["change", *measures], cells
+
+
+def _inside_cell(measure: str, values: Sequence[float]) -> str:
+    """The mean over runs, and how far they lie apart."""
+    mean = sum(values) / len(values)
+    deviation = None if len(values) == 1 else float(np.std(values, ddof=1))
+    if "Gini" in measure:
+        return f"{mean:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
+    return charts.format_value(mean, "percent") + ("" if deviation is None else f" ± {100 * deviation:.1f}")
 
 
 def _by_size(comparison: StudyComparison) -> list[tuple[str, list[Row]]]:
@@ -214,11 +220,7 @@ def _view(comparison: StudyComparison) -> dict[str, Any]:
                 for row in rows
             ],
             "curves": list(_curves(comparison, size)),
-            "insides": [
-                (name, [_inside_cell(row, name) for row in rows])
-                for name in dict.fromkeys(name for row in rows for name in row.insides)
-            ],
-            "labels": [row.label for row in rows],
+            "insides": list(_insides(rows)),
         }
         for size, rows in _by_size(comparison)
     ]
