@@ -79,7 +79,7 @@ class Effect:
     @property
     def deviation(self) -> float | None:
         """Standard deviation of the seeds' differences; None for one seed."""
-        return float(np.std(self.by_seed, ddof=1)) if len(self.by_seed) > 1 else None
+        return deviation_of(self.by_seed)
 
 
 @dataclass(frozen=True)
@@ -283,6 +283,11 @@ def effect_of(bases: Sequence[Record], changed: Sequence[Record], finetuning: st
         verdict_of(interval, by_seed),
         tasks,
     )
+
+
+def deviation_of(values: Sequence[float]) -> float | None:
+    """Standard deviation over seeds; None for one seed."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def verdict_of(interval: Interval, by_seed: Sequence[float]) -> Verdict:

@@ -22,7 +22,7 @@ from metro_t0.evaluation.report import charts
 from metro_t0.evaluation.report.comparison_view import points_text
 from metro_t0.evaluation.report.page import page_environment
 from metro_t0.evaluation.report.run_view import duration
-from metro_t0.study.comparison import Row, StudyComparison
+from metro_t0.study.comparison import Row, StudyComparison, deviation_of
 from metro_t0.study.plan import ONE_SIZE
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _effect_cells(row: Row, finetuning: str) -> list[str]:
     mean = charts.format_value(sum(accuracies) / len(accuracies), "percent")
     effect = row.effects.get(finetuning)
     if effect is None:
-        deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+        deviation = deviation_of(accuracies)
         difference, verdict = "", ""
     else:
         low, high = (points_text(end) for end in effect.interval)
@@ -171,7 +171,7 @@ def _insides(rows: Sequence[Row]) -> Iterator[tuple[str, list[str], list[list[st
 def _inside_cell(measure: str, values: Sequence[float]) -> str:
     """The mean over runs, and how far they lie apart."""
     mean = sum(values) / len(values)
-    deviation = None if len(values) == 1 else float(np.std(values, ddof=1))
+    deviation = deviation_of(values)
     if "Gini" in measure:
         return f"{mean:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
     return charts.format_value(mean, "percent") + ("" if deviation is None else f" ± {100 * deviation:.1f}")
