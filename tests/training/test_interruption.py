@@ -25,7 +25,7 @@ from torch import nn
 
 from metro_t0.objectives.base import Batch, ObjectiveOutput, Row, RowKey
 from metro_t0.training.checkpoint import newest_whole, steps_saved
-from metro_t0.training.interruption import Interruption, RunStoppedError
+from metro_t0.training.interruption import Interruption, RunStoppedError, stopped_at_once
 from metro_t0.training.run import pretrain
 from metro_t0.training.training_data import TrainingData
 
@@ -80,6 +80,30 @@ def test_the_step_is_finished_and_saved(
 def test_asked_in_the_last_step_it_has_simply_ended(tmp_path: Path, bag_data: TrainingData) -> None:
     make_loop(tmp_path / "run", bag_data, InterruptedObjective(30, lambda: send(signal.SIGTERM))).run()
     assert steps_saved(tmp_path / "run" / "checkpoints")[-1] == 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_in_the_last_step_what_is_around_ends(
+    tmp_path: Path, bag_data: TrainingData, number: signal.Signals
+) -> None:
+    loop = make_loop(tmp_path / "run", bag_data, InterruptedObjective(30, lambda: send(number)))
+    with pytest.raises(RunStoppedError, match=f"stopped by {number.name}"), stopped_at_once():
+        loop.run()
+    assert newest_whole(tmp_path / "run" / "checkpoints") == tmp_path / "run" / "checkpoints" / "step-30"
+
+
+def test_asked_in_a_training_that_fails_what_is_around_ends() -> None:
+    with pytest.raises(RunStoppedError), stopped_at_once(), Interruption():
+        send(signal.SIGTERM)
+        raise ValueError("not finite")
+
+
+def test_nothing_takes_a_stop_for_a_failure_to_do_without() -> None:
+    with pytest.raises(RunStoppedError), stopped_at_once():
+        try:
+            send(signal.SIGTERM)
+        except Exception:
+            pytest.fail("taken for a failure")
 
 
 def test_a_signal_passed_on_twice_is_one_press(tmp_path: Path, bag_data: TrainingData) -> None:

@@ -30,27 +30,33 @@ STOPPED_EXIT_CODE = 75
 _SAME_PRESS_SECONDS = 1.0
 
 
-class RunStoppedError(Exception):
-    """A run was asked to stop, has saved, and can go on; no error, but not the end either."""
+class RunStoppedError(BaseException):
+    """A run was asked to stop, has saved, and can go on; no error, but not the end either.
+
+    As ``KeyboardInterrupt`` it is no ``Exception``: it can come up anywhere, and what takes the failure of a template
+    or a library for a reason to do without it must not take this for one.
+    """
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise RunStoppedError(f"stopped by {signal.Signals(number).name}; what is finished is kept")
 
 
 @contextmanager
 def stopped_at_once() -> Iterator[None]:
     """SIGTERM ends the block wherever it is, but for training in it, which ends its step and saves.
 
-    For work that keeps what is finished on the disk as it goes, as a ranking does. Outside the main thread nothing.
+    For work that keeps what is finished on the disk as it goes, as a ranking does. A training that was at its end when
+    it was asked, and so did not stop by itself, ends the block too. Outside the main thread nothing.
 
     Raises:
         RunStoppedError: SIGTERM came.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise RunStoppedError("stopped by SIGTERM; what is finished is kept")
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         yield
     finally:
@@ -67,6 +73,7 @@ class Interruption:
     def __init__(self) -> None:
         self.name: str | None = None
         self._since = 0.0
+        self._taken: int | None = None
         self._before: dict[int, Any] = {}
 
     def agreed(self, world: World) -> bool:
@@ -97,10 +104,13 @@ class Interruption:
         for number, handler in self._before.items():
             # None stands for a handler that was not set from Python and cannot be set again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        around_goes_on = error is None or isinstance(error, Exception)
+        if self._taken is not None and around_goes_on and self._before[signal.SIGTERM] is _stop:
+            _stop(self._taken, None)  # asked too late for this block to stop by itself
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.name is None:
-            self.name, self._since = signal.Signals(number).name, now
+            self.name, self._since, self._taken = signal.Signals(number).name, now, number
         elif number == signal.SIGINT and now - self._since > _SAME_PRESS_SECONDS:
             raise KeyboardInterrupt

@@ -165,6 +165,8 @@ class Loop:
             keep_every=self._settings.keep_every,
         )
         with (
+            # The outermost: a signal ends nothing before the last checkpoint is written.
+            Interruption() as interruption,
             RunMetrics(
                 self._folder,
                 done,
@@ -175,7 +177,6 @@ class Loop:
             ) as metrics,
             self._source,
             saver,
-            Interruption() as interruption,
             TrainingProgress(
                 self._console, self._title, steps, done, parts, self._time_left, self._clock
             ) as progress,
