@@ -156,7 +156,8 @@ def _measured_cell(row: Row, metric: str, share: bool) -> str:
     if value is None:
         return "–"
     mark = "*" if metric in row.not_comparable else ""
-    return charts.format_value(value, "percent" if share else "number") + mark
+    # Losses in columns: each with three digits, zeros at the end too.
+    return (charts.format_value(value, "percent") if share else f"{value:#.3g}") + mark
 
 
 def _insides(rows: Sequence[Row]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
