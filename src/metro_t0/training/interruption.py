@@ -39,7 +39,11 @@ class RunStoppedError(BaseException):
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise RunStoppedError(f"stopped by {signal.Signals(number).name}; what is finished is kept")
+    raise _stopped_by(signal.Signals(number).name)
+
+
+def _stopped_by(name: str) -> RunStoppedError:
+    return RunStoppedError(f"stopped by {name}; what is finished is kept")
 
 
 @contextmanager
@@ -73,7 +77,6 @@ class Interruption:
     def __init__(self) -> None:
         self.name: str | None = None
         self._since = 0.0
-        self._taken: int | None = None
         self._before: dict[int, Any] = {}
 
     def agreed(self, world: World) -> bool:
@@ -105,12 +108,12 @@ class Interruption:
             # None stands for a handler that was not set from Python and cannot be set again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         around_goes_on = error is None or isinstance(error, Exception)
-        if self._taken is not None and around_goes_on and self._before[signal.SIGTERM] is _stop:
-            _stop(self._taken, None)  # asked too late for this block to stop by itself
+        if self.name is not None and around_goes_on and self._before.get(signal.SIGTERM) is _stop:
+            raise _stopped_by(self.name)  # asked too late for this block to stop by itself
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.name is None:
-            self.name, self._since, self._taken = signal.Signals(number).name, now, number
+            self.name, self._since = signal.Signals(number).name, now
         elif number == signal.SIGINT and now - self._since > _SAME_PRESS_SECONDS:
             raise KeyboardInterrupt
